@@ -132,10 +132,28 @@ func (d *DB) APIKeys(ctx context.Context, scope Scope, owner APIKeyOwner) ([]API
 	return keys, wrap(err, "list API keys")
 }
 
+// apiKeyManagedQuery reads a key of an owner in scope.
+const apiKeyManagedQuery = `SELECT ` + apiKeyColumns + ` FROM api_keys k WHERE k.id = $3 AND ` + keyManaged
+
+// APIKey returns a key of an owner in scope.
+func (d *DB) APIKey(ctx context.Context, scope Scope, id int64) (APIKey, error) {
+	var key APIKey
+	err := d.requests.GetContext(ctx, &key, apiKeyManagedQuery, scope.All, scope.account(), id)
+	return key, wrap(err, "get API key %d", id)
+}
+
+// checkAPIKey checks the condition of ctx on a key of an owner in scope.
+func checkAPIKey(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64) error {
+	return checkCondition[APIKey](ctx, tx, apiKeyManagedQuery+` FOR UPDATE`, scope.All, scope.account(), id)
+}
+
 // UpdateAPIKey renames a key of an owner in scope.
 func (d *DB) UpdateAPIKey(ctx context.Context, scope Scope, id int64, name string) (APIKey, error) {
 	var key APIKey
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := checkAPIKey(ctx, tx, scope, id); err != nil {
+			return err
+		}
 		return tx.GetContext(ctx, &key,
 			`UPDATE api_keys AS k SET name = $4 WHERE k.id = $3 AND `+keyManaged+` RETURNING `+apiKeyColumns,
 			scope.All, scope.account(), id, name)
@@ -147,6 +165,9 @@ func (d *DB) UpdateAPIKey(ctx context.Context, scope Scope, id int64, name strin
 func (d *DB) DeleteAPIKey(ctx context.Context, scope Scope, id int64) error {
 	var deleted int64
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := checkAPIKey(ctx, tx, scope, id); err != nil {
+			return err
+		}
 		return tx.GetContext(ctx, &deleted,
 			`DELETE FROM api_keys k WHERE k.id = $3 AND `+keyManaged+` RETURNING k.id`, scope.All, scope.account(), id)
 	})

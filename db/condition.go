@@ -17,8 +17,8 @@ type conditionKey[T any] struct{}
 // WithCondition returns a context whose calls change or delete a row of type T only if it holds for the row as it is
 // then, locked against other changes until the call's end. Otherwise they return [ErrPrecondition].
 //
-// T is [Allocation], [Device], [User], [Organisation], [Rules] of an organisation, [OwnerQuota], [Settings] or
-// [Webhook], and holds may look at what the table of the row has. A call that returns ErrNotFound or [ErrForbidden] does not ask it.
+// T is [Allocation], [APIKey], [Device], [Member], [User], [Organisation], [Rules] of an organisation, [OwnerQuota],
+// [Settings] or [Webhook], and holds may look at what the table of the row has. A call that returns ErrNotFound or [ErrForbidden] does not ask it.
 func WithCondition[T any](ctx context.Context, holds func(T) bool) context.Context {
 	return context.WithValue(ctx, conditionKey[T]{}, holds)
 }

@@ -35,6 +35,24 @@ func (d *DB) Members(ctx context.Context, scope Scope, organisationID int64, pag
 	return members, wrap(err, "list members of organisation %d", organisationID)
 }
 
+// memberQuery reads a member of organisation $1.
+const memberQuery = `SELECT m.user_id, u.email, m.role
+	FROM organisation_members m JOIN users u ON u.id = m.user_id
+	WHERE m.organisation_id = $1 AND m.user_id = $2`
+
+// Member returns a member of an organisation in scope. It returns [ErrNoMember] if the user is not a member.
+func (d *DB) Member(ctx context.Context, scope Scope, organisationID, userID int64) (Member, error) {
+	if _, err := d.Organisation(ctx, scope, organisationID); err != nil {
+		return Member{}, err
+	}
+	var member Member
+	err := d.requests.GetContext(ctx, &member, memberQuery, organisationID, userID)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoMember
+	}
+	return member, wrap(err, "get member %d of organisation %d", userID, organisationID)
+}
+
 // UpdateMember changes the role of a member. Owners may do so, and admins between the roles of admin and
 // member. It returns [ErrNoMember] if the user is not a member, and [ErrLastOwner].
 func (d *DB) UpdateMember(ctx context.Context, scope Scope, organisationID, userID int64, role string) (Member, error) {
@@ -77,9 +95,7 @@ func changedMember(ctx context.Context, tx *sqlx.Tx, scope Scope, organisationID
 		return Member{}, ErrForbidden
 	}
 	var member Member
-	err = tx.GetContext(ctx, &member,
-		`SELECT m.user_id, u.email, m.role FROM organisation_members m JOIN users u ON u.id = m.user_id
-		WHERE m.organisation_id = $1 AND m.user_id = $2`, organisationID, userID)
+	err = tx.GetContext(ctx, &member, memberQuery, organisationID, userID)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return member, ErrNoMember
@@ -88,9 +104,12 @@ func changedMember(ctx context.Context, tx *sqlx.Tx, scope Scope, organisationID
 	case own != RoleOwner && (member.Role == RoleOwner || role == RoleOwner):
 		return member, ErrForbidden
 	case member.Role == RoleOwner && role != RoleOwner:
-		return member, needOtherOwner(ctx, tx, userID, `m.organisation_id = $2`, organisationID)
+		err = needOtherOwner(ctx, tx, userID, `m.organisation_id = $2`, organisationID)
 	}
-	return member, nil
+	if err != nil {
+		return member, err
+	}
+	return member, checkCondition[Member](ctx, tx, memberQuery, organisationID, userID) // The organisation is locked.
 }
 
 // lockOrganisationsOf locks the organisations of a user, whatever the role, which another transaction may be

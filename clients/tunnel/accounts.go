@@ -75,6 +75,13 @@ func (c *Client) CreateAPIKey(ctx context.Context, key types.APIKeyCreate, opts 
 	})
 }
 
+// APIKey returns an API key without its secret.
+func (c *Client) APIKey(ctx context.Context, id types.APIKeyID, opts ...Option) (types.APIKey, error) {
+	return fetch[types.APIKey](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetAPIKey(ctx, id, e...)
+	})
+}
+
 // UpdateAPIKey renames a key, and returns it without the key itself.
 func (c *Client) UpdateAPIKey(ctx context.Context, id types.APIKeyID, patch types.APIKeyPatch, opts ...Option) (types.APIKey, error) {
 	return fetch[types.APIKey](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {

@@ -38,6 +38,13 @@ func (c *Client) DeleteOrganisation(ctx context.Context, id types.OrganisationID
 	})
 }
 
+// Member returns a member of an organisation.
+func (c *Client) Member(ctx context.Context, id types.OrganisationID, user types.MemberID, opts ...Option) (types.Member, error) {
+	return fetch[types.Member](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetMember(ctx, id, user, e...)
+	})
+}
+
 // UpdateMember changes the role of a member and returns the member as it is afterwards.
 func (c *Client) UpdateMember(ctx context.Context, id types.OrganisationID, user types.MemberID, patch types.MemberPatch, opts ...Option) (types.Member, error) {
 	return fetch[types.Member](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {

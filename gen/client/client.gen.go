@@ -537,16 +537,23 @@ type ClientInterface interface {
 
 	// DeleteAPIKey Revoke an API key
 	//
-	// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+	// Revokes a key that the caller manages, as in `getAPIKey`. It is refused from then on, at every
 	// replica of the panel.
 	//
 	// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
 	DeleteAPIKey(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetAPIKey Get an API key
+	//
+	// Returns a key that the caller manages: their own, one of an organisation whose owner or admin they are,
+	// or, as an admin of the panel, any.
+	//
+	// Corresponds with GET /api/keys/{id} (the `GetAPIKey` operationId).
+	GetAPIKey(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// UpdateAPIKeyWithBody Rename an API key
 	//
-	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -555,8 +562,7 @@ type ClientInterface interface {
 
 	// UpdateAPIKey Rename an API key
 	//
-	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -697,6 +703,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
 	RemoveMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMember Get a member
+	//
+	// Returns a member of an organisation. The caller is a member, owner or admin of it, or an admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id}/members/{userId} (the `GetMember` operationId).
+	GetMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateMemberWithBody Change a member's role
 	//
@@ -2553,7 +2566,7 @@ func (c *Client) CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestB
 
 // DeleteAPIKey Revoke an API key
 //
-// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+// Revokes a key that the caller manages, as in `getAPIKey`. It is refused from then on, at every
 // replica of the panel.
 //
 // Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
@@ -2569,10 +2582,27 @@ func (c *Client) DeleteAPIKey(ctx context.Context, id APIKeyID, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
+// GetAPIKey Get an API key
+//
+// Returns a key that the caller manages: their own, one of an organisation whose owner or admin they are,
+// or, as an admin of the panel, any.
+//
+// Corresponds with GET /api/keys/{id} (the `GetAPIKey` operationId).
+func (c *Client) GetAPIKey(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAPIKeyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // UpdateAPIKeyWithBody Rename an API key
 //
-// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2591,8 +2621,7 @@ func (c *Client) UpdateAPIKeyWithBody(ctx context.Context, id APIKeyID, contentT
 
 // UpdateAPIKey Rename an API key
 //
-// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2864,6 +2893,23 @@ func (c *Client) ListMembers(ctx context.Context, id OrganisationID, params *Lis
 // Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
 func (c *Client) RemoveMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveMemberRequest(c.Server, id, userID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMember Get a member
+//
+// Returns a member of an organisation. The caller is a member, owner or admin of it, or an admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id}/members/{userId} (the `GetMember` operationId).
+func (c *Client) GetMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMemberRequest(c.Server, id, userID)
 	if err != nil {
 		return nil, err
 	}
@@ -5757,6 +5803,40 @@ func NewDeleteAPIKeyRequest(server string, id APIKeyID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetAPIKeyRequest constructs an http.Request for the GetAPIKey method
+func NewGetAPIKeyRequest(server string, id APIKeyID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewUpdateAPIKeyRequest calls the generic UpdateAPIKey builder with application/json body
 func NewUpdateAPIKeyRequest(server string, id APIKeyID, body UpdateAPIKeyJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6290,6 +6370,47 @@ func NewRemoveMemberRequest(server string, id OrganisationID, userID MemberID) (
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMemberRequest constructs an http.Request for the GetMember method
+func NewGetMemberRequest(server string, id OrganisationID, userID MemberID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "userId", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -9441,7 +9562,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteAPIKeyWithResponse Revoke an API key
 	//
-	// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+	// Revokes a key that the caller manages, as in `getAPIKey`. It is refused from then on, at every
 	// replica of the panel.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -9449,10 +9570,19 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
 	DeleteAPIKeyWithResponse(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*DeleteAPIKeyResponse, error)
 
+	// GetAPIKeyWithResponse Get an API key
+	//
+	// Returns a key that the caller manages: their own, one of an organisation whose owner or admin they are,
+	// or, as an admin of the panel, any.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/keys/{id} (the `GetAPIKey` operationId).
+	GetAPIKeyWithResponse(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*GetAPIKeyResponse, error)
+
 	// UpdateAPIKeyWithBodyWithResponse Rename an API key
 	//
-	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9461,8 +9591,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateAPIKeyWithResponse Rename an API key
 	//
-	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9617,6 +9746,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
 	RemoveMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error)
+
+	// GetMemberWithResponse Get a member
+	//
+	// Returns a member of an organisation. The caller is a member, owner or admin of it, or an admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id}/members/{userId} (the `GetMember` operationId).
+	GetMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*GetMemberResponse, error)
 
 	// UpdateMemberWithBodyWithResponse Change a member's role
 	//
@@ -12982,6 +13120,8 @@ type DeleteAPIKeyResponse struct {
 	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *KeyNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -13015,6 +13155,11 @@ func (r DeleteAPIKeyResponse) GetJSON403() *SessionRequired {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r DeleteAPIKeyResponse) GetJSON404() *KeyNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -13056,6 +13201,103 @@ func (r DeleteAPIKeyResponse) ContentType() string {
 	return ""
 }
 
+// GetAPIKeyResponse401Headers the declared response headers of an HTTP 401 response for GetAPIKey
+type GetAPIKeyResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetAPIKeyResponse503Headers the declared response headers of an HTTP 503 response for GetAPIKey
+type GetAPIKeyResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetAPIKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *APIKey
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *KeyNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetAPIKeyResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetAPIKeyResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAPIKeyResponse) GetJSON200() *APIKey {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetAPIKeyResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetAPIKeyResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetAPIKeyResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetAPIKeyResponse) GetJSON404() *KeyNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetAPIKeyResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetAPIKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAPIKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAPIKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAPIKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAPIKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // UpdateAPIKeyResponse401Headers the declared response headers of an HTTP 401 response for UpdateAPIKey
 type UpdateAPIKeyResponse401Headers struct {
 	WWWAuthenticate string
@@ -13079,6 +13321,8 @@ type UpdateAPIKeyResponse struct {
 	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *KeyNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -13112,6 +13356,11 @@ func (r UpdateAPIKeyResponse) GetJSON403() *SessionRequired {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateAPIKeyResponse) GetJSON404() *KeyNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -14100,6 +14349,8 @@ type RemoveMemberResponse struct {
 	JSON404 *MemberNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *OnlyOwner
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -14138,6 +14389,11 @@ func (r RemoveMemberResponse) GetJSON404() *MemberNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r RemoveMemberResponse) GetJSON409() *OnlyOwner {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r RemoveMemberResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -14179,6 +14435,103 @@ func (r RemoveMemberResponse) ContentType() string {
 	return ""
 }
 
+// GetMemberResponse401Headers the declared response headers of an HTTP 401 response for GetMember
+type GetMemberResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetMemberResponse503Headers the declared response headers of an HTTP 503 response for GetMember
+type GetMemberResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Member
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *MemberNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetMemberResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetMemberResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMemberResponse) GetJSON200() *Member {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetMemberResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetMemberResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetMemberResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetMemberResponse) GetJSON404() *MemberNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetMemberResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMemberResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // UpdateMemberResponse401Headers the declared response headers of an HTTP 401 response for UpdateMember
 type UpdateMemberResponse401Headers struct {
 	WWWAuthenticate string
@@ -14204,6 +14557,8 @@ type UpdateMemberResponse struct {
 	JSON404 *MemberNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *OnlyOwner
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -14242,6 +14597,11 @@ func (r UpdateMemberResponse) GetJSON404() *MemberNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r UpdateMemberResponse) GetJSON409() *OnlyOwner {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateMemberResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -19881,7 +20241,7 @@ func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, body
 
 // DeleteAPIKeyWithResponse Revoke an API key
 //
-// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+// Revokes a key that the caller manages, as in `getAPIKey`. It is refused from then on, at every
 // replica of the panel.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -19895,10 +20255,25 @@ func (c *ClientWithResponses) DeleteAPIKeyWithResponse(ctx context.Context, id A
 	return ParseDeleteAPIKeyResponse(rsp)
 }
 
+// GetAPIKeyWithResponse Get an API key
+//
+// Returns a key that the caller manages: their own, one of an organisation whose owner or admin they are,
+// or, as an admin of the panel, any.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/keys/{id} (the `GetAPIKey` operationId).
+func (c *ClientWithResponses) GetAPIKeyWithResponse(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*GetAPIKeyResponse, error) {
+	rsp, err := c.GetAPIKey(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAPIKeyResponse(rsp)
+}
+
 // UpdateAPIKeyWithBodyWithResponse Rename an API key
 //
-// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19913,8 +20288,7 @@ func (c *ClientWithResponses) UpdateAPIKeyWithBodyWithResponse(ctx context.Conte
 
 // UpdateAPIKeyWithResponse Rename an API key
 //
-// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+// Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20152,6 +20526,21 @@ func (c *ClientWithResponses) RemoveMemberWithResponse(ctx context.Context, id O
 		return nil, err
 	}
 	return ParseRemoveMemberResponse(rsp)
+}
+
+// GetMemberWithResponse Get a member
+//
+// Returns a member of an organisation. The caller is a member, owner or admin of it, or an admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id}/members/{userId} (the `GetMember` operationId).
+func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*GetMemberResponse, error) {
+	rsp, err := c.GetMember(ctx, id, userID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMemberResponse(rsp)
 }
 
 // UpdateMemberWithBodyWithResponse Change a member's role
@@ -23870,6 +24259,13 @@ func ParseDeleteAPIKeyResponse(rsp *http.Response) (*DeleteAPIKeyResponse, error
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -23899,6 +24295,97 @@ func ParseDeleteAPIKeyResponse(rsp *http.Response) (*DeleteAPIKeyResponse, error
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteAPIKeyResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetAPIKeyResponse parses an HTTP response from a GetAPIKeyWithResponse call
+func ParseGetAPIKeyResponse(rsp *http.Response) (*GetAPIKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAPIKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest APIKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest KeyNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetAPIKeyResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetAPIKeyResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -23960,6 +24447,13 @@ func ParseUpdateAPIKeyResponse(rsp *http.Response) (*UpdateAPIKeyResponse, error
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -24939,6 +25433,13 @@ func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -24968,6 +25469,97 @@ func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers RemoveMemberResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetMemberResponse parses an HTTP response from a GetMemberWithResponse call
+func ParseGetMemberResponse(rsp *http.Response) (*GetMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest MemberNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetMemberResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetMemberResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -25036,6 +25628,13 @@ func ParseUpdateMemberResponse(rsp *http.Response) (*UpdateMemberResponse, error
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable

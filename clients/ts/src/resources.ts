@@ -73,6 +73,7 @@ export const resources = {
   keys: {
     list: 'GET /api/keys query',
     create: 'POST /api/keys body',
+    get: 'GET /api/keys/{id}',
     update: 'PATCH /api/keys/{id} body',
     delete: 'DELETE /api/keys/{id}',
   },
@@ -85,6 +86,7 @@ export const resources = {
     delete: 'DELETE /api/organisations/{id}',
     members: 'GET /api/organisations/{id}/members query',
     allMembers: 'EACH /api/organisations/{id}/members query',
+    getMember: 'GET /api/organisations/{id}/members/{userId}',
     updateMember: 'PATCH /api/organisations/{id}/members/{userId} body',
     removeMember: 'DELETE /api/organisations/{id}/members/{userId}',
     invitations: 'GET /api/organisations/{id}/invitations',

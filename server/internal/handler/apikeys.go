@@ -83,22 +83,33 @@ func (a *api) checkAPIKey(caller auth.Principal, create types.APIKeyCreate) erro
 	return nil
 }
 
+// GetAPIKey returns a key.
+func (a *api) GetAPIKey(ctx context.Context, request server.GetAPIKeyRequestObject) (server.GetAPIKeyResponseObject, error) {
+	key, err := a.db.APIKey(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	if err != nil {
+		return nil, ifNotFound(err, errNoAPIKey)
+	}
+	setTag(ctx, apiKeyTag(key))
+	return server.GetAPIKey200JSONResponse(toAPIKey(key)), nil
+}
+
 // UpdateAPIKey renames a key.
 func (a *api) UpdateAPIKey(ctx context.Context, request server.UpdateAPIKeyRequestObject) (server.UpdateAPIKeyResponseObject, error) {
 	name := strings.TrimSpace(request.Body.Name)
 	if name == "" {
 		return nil, problem.Invalid(problem.Field("name", "is blank"))
 	}
-	key, err := a.db.UpdateAPIKey(ctx, auth.FromContext(ctx).Scope(), request.ID, name)
+	key, err := a.db.UpdateAPIKey(ifMatch(ctx, apiKeyTag), auth.FromContext(ctx).Scope(), request.ID, name)
 	if err != nil {
 		return nil, ifNotFound(err, errNoAPIKey)
 	}
+	setTag(ctx, apiKeyTag(key))
 	return server.UpdateAPIKey200JSONResponse(toAPIKey(key)), nil
 }
 
 // DeleteAPIKey revokes a key.
 func (a *api) DeleteAPIKey(ctx context.Context, request server.DeleteAPIKeyRequestObject) (server.DeleteAPIKeyResponseObject, error) {
-	if err := a.db.DeleteAPIKey(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
+	if err := a.db.DeleteAPIKey(ifMatch(ctx, apiKeyTag), auth.FromContext(ctx).Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoAPIKey)
 	}
 	return server.DeleteAPIKey200JSONResponse(types.Success{Success: true}), nil

@@ -112,6 +112,10 @@ func rulesTag(row db.Rules) string { return tag(row) }
 
 func quotaTag(row db.OwnerQuota) string { return tag(row.Own) }
 
+func apiKeyTag(row db.APIKey) string { return tag(row.Name) }
+
+func memberTag(row db.Member) string { return tag(row.Role) }
+
 func webhookTag(row db.Webhook) string {
 	return tag(row.Name, row.URL, row.Format, row.Events, row.OfflineDelay, row.Enabled)
 }

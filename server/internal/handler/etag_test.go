@@ -14,9 +14,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// unconditional are the PATCHes without If-Match: what they change can only be read in a list.
-var unconditional = map[string]bool{"updateAPIKey": true, "updateMember": true}
-
 // TestIfMatch_EveryChangeOfAResourceTakesIt: what can be read by itself and changed has a tag in both answers.
 func TestIfMatch_EveryChangeOfAResourceTakesIt(t *testing.T) {
 	doc, err := validate.Load(eclitunnel.OpenAPI)
@@ -25,7 +22,7 @@ func TestIfMatch_EveryChangeOfAResourceTakesIt(t *testing.T) {
 	}
 	found := 0
 	for path, item := range doc.Paths.Map() {
-		if item.Patch == nil || unconditional[item.Patch.OperationID] {
+		if item.Patch == nil {
 			continue
 		}
 		found++
@@ -38,7 +35,7 @@ func TestIfMatch_EveryChangeOfAResourceTakesIt(t *testing.T) {
 			t.Errorf("DELETE %s has no If-Match", path)
 		}
 	}
-	if found < 9 {
+	if found < 12 {
 		t.Errorf("found %d changes", found)
 	}
 }
@@ -66,11 +63,17 @@ func editables(t *testing.T, p *panel) []editable {
 	hook := decode[types.WebhookCreated](t, ada.send(t, "POST", "/api/webhooks",
 		`{"name":"chat","url":"https://hooks.example.com/1","events":["device.offline"]}`), 201)
 	webhook := fmt.Sprintf("/api/webhooks/%d", hook.ID)
+	member := p.user(t, "member@example.com", "user")
+	p.inSQL(t, fmt.Sprintf(`INSERT INTO organisation_members (organisation_id, user_id, role) VALUES (%d, %d, 'member')`, guild.ID, member.user.ID))
+	membership := fmt.Sprintf("%s/members/%d", organisation, member.user.ID)
+	key := fmt.Sprintf("/api/keys/%d", decode[types.APIKeyCreated](t, ada.send(t, "POST", "/api/keys", `{"name":"backup","scopes":["read"]}`), 201).ID)
 	email := `{"currentPassword":"` + password + `","email":`
 	return []editable{
 		{ada, port, `{"name":"one"}`, `{"options":{"maxPlayers":5}}`, port},
 		{ada, "/api/tunnel/devices/" + device.ID.String(), `{"name":"one"}`, `{"name":"two"}`, "/api/tunnel/devices/" + device.ID.String() + "/delete"},
 		{ada, webhook, `{"name":"one"}`, `{"name":"two"}`, webhook},
+		{ada, key, `{"name":"one"}`, `{"name":"two"}`, key},
+		{admin, membership, `{"role":"admin"}`, `{"role":"owner"}`, membership},
 		{ada, "/api/account", email + `"one@example.com"}`, email + `"two@example.com"}`, ""},
 		{admin, user + "/quota", `{"devices":5}`, `{"allocations":7}`, ""},
 		{admin, user, `{"email":"three@example.com"}`, `{"suspended":true}`, user},
@@ -174,6 +177,7 @@ func TestIfMatch_OneOfTwoEditorsWins(t *testing.T) {
 func undo(t *testing.T, e editable) {
 	t.Helper()
 	body := map[string]string{
+		`{"role":"admin"}`:                   `{"role":"member"}`,
 		`{"email":"three@example.com"}`:      `{"email":"four@example.com","suspended":false}`,
 		`{"maxPlayers":10}`:                  `{"maxPlayers":null,"maxPlayersPerSource":null}`,
 		`{"devices":5}`:                      `{"devices":null,"allocations":null}`,

@@ -194,18 +194,29 @@ func (a *api) ListMembers(ctx context.Context, request server.ListMembersRequest
 	return server.ListMembers200JSONResponse{Body: members, Headers: server.ListMembers200ResponseHeaders{Link: link}}, nil
 }
 
-// UpdateMember changes the role of a member.
-func (a *api) UpdateMember(ctx context.Context, request server.UpdateMemberRequestObject) (server.UpdateMemberResponseObject, error) {
-	row, err := a.db.UpdateMember(ctx, auth.FromContext(ctx).Scope(), request.ID, request.UserID, string(request.Body.Role))
+// GetMember returns a member of an organisation.
+func (a *api) GetMember(ctx context.Context, request server.GetMemberRequestObject) (server.GetMemberResponseObject, error) {
+	row, err := a.db.Member(ctx, auth.FromContext(ctx).Scope(), request.ID, request.UserID)
 	if err != nil {
 		return nil, noMember(err)
 	}
+	setTag(ctx, memberTag(row))
+	return server.GetMember200JSONResponse(toMember(row)), nil
+}
+
+// UpdateMember changes the role of a member.
+func (a *api) UpdateMember(ctx context.Context, request server.UpdateMemberRequestObject) (server.UpdateMemberResponseObject, error) {
+	row, err := a.db.UpdateMember(ifMatch(ctx, memberTag), auth.FromContext(ctx).Scope(), request.ID, request.UserID, string(request.Body.Role))
+	if err != nil {
+		return nil, noMember(err)
+	}
+	setTag(ctx, memberTag(row))
 	return server.UpdateMember200JSONResponse(toMember(row)), nil
 }
 
 // RemoveMember ends a membership.
 func (a *api) RemoveMember(ctx context.Context, request server.RemoveMemberRequestObject) (server.RemoveMemberResponseObject, error) {
-	if err := a.db.RemoveMember(ctx, auth.FromContext(ctx).Scope(), request.ID, request.UserID); err != nil {
+	if err := a.db.RemoveMember(ifMatch(ctx, memberTag), auth.FromContext(ctx).Scope(), request.ID, request.UserID); err != nil {
 		return nil, noMember(err)
 	}
 	return server.RemoveMember200JSONResponse(types.Success{Success: true}), nil

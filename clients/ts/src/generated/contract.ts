@@ -1266,12 +1266,17 @@ export interface paths {
             };
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Get an API key
+         * @description Returns a key that the caller manages: their own, one of an organisation whose owner or admin they are,
+         *     or, as an admin of the panel, any.
+         */
+        get: operations["getAPIKey"];
         put?: never;
         post?: never;
         /**
          * Revoke an API key
-         * @description Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+         * @description Revokes a key that the caller manages, as in `getAPIKey`. It is refused from then on, at every
          *     replica of the panel.
          */
         delete: operations["deleteAPIKey"];
@@ -1279,8 +1284,7 @@ export interface paths {
         head?: never;
         /**
          * Rename an API key
-         * @description Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
-         *     admin they are, or, as an admin of the panel, any. What a key may do never changes.
+         * @description Changes the name of a key that the caller manages, as in `getAPIKey`. What a key may do never changes.
          */
         patch: operations["updateAPIKey"];
         trace?: never;
@@ -1631,7 +1635,11 @@ export interface paths {
             };
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Get a member
+         * @description Returns a member of an organisation. The caller is a member, owner or admin of it, or an admin of the panel.
+         */
+        get: operations["getMember"];
         put?: never;
         post?: never;
         /**
@@ -8847,10 +8855,66 @@ export interface operations {
             default: components["responses"]["Failure"];
         };
     };
-    deleteAPIKey: {
+    getAPIKey: {
         parameters: {
             query?: never;
             header?: never;
+            path: {
+                /**
+                 * @description API key ID.
+                 * @example 5
+                 */
+                id: components["parameters"]["APIKeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The key. */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 5,
+                     *       "name": "nightly backup",
+                     *       "prefix": "etk_4Kf9ZqLx",
+                     *       "scopes": [
+                     *         "read"
+                     *       ],
+                     *       "userId": 1,
+                     *       "organisationId": null,
+                     *       "createdAt": "2026-01-02T03:00:00Z",
+                     *       "expiresAt": "2127-01-01T00:00:00Z",
+                     *       "lastUsedAt": "2026-01-02T03:20:00Z",
+                     *       "lastUsedFrom": "203.0.113.9"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["APIKey"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["KeyNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    deleteAPIKey: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description API key ID.
@@ -8880,6 +8944,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["KeyNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -8887,7 +8952,14 @@ export interface operations {
     updateAPIKey: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description API key ID.
@@ -8911,6 +8983,7 @@ export interface operations {
             /** @description The renamed key. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8937,6 +9010,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["KeyNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -9980,10 +10054,62 @@ export interface operations {
             default: components["responses"]["Failure"];
         };
     };
-    removeMember: {
+    getMember: {
         parameters: {
             query?: never;
             header?: never;
+            path: {
+                /**
+                 * @description Organisation ID.
+                 * @example 7
+                 */
+                id: components["parameters"]["OrganisationId"];
+                /**
+                 * @description User ID of a member.
+                 * @example 13
+                 */
+                userId: components["parameters"]["MemberId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The member. */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "userId": 13,
+                     *       "email": "grace@example.com",
+                     *       "role": "member"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Member"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["DeviceNotAccepted"];
+            404: components["responses"]["MemberNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    removeMember: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -10019,6 +10145,7 @@ export interface operations {
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["MemberNotFound"];
             409: components["responses"]["OnlyOwner"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -10026,7 +10153,14 @@ export interface operations {
     updateMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -10055,6 +10189,7 @@ export interface operations {
             /** @description The updated member. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10073,6 +10208,7 @@ export interface operations {
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["MemberNotFound"];
             409: components["responses"]["OnlyOwner"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
