@@ -133,6 +133,7 @@ var unaudited = map[string]string{
 	"devices.connected_at":                 "",
 	"devices.control_address":              "",
 	"devices.disconnect_reason":            "",
+	"devices.drain_total":                  "counted when a drain begins",
 	"devices.fingerprint":                  "",
 	"devices.first_connected_at":           "",
 	"devices.generation":                   "",

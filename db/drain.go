@@ -35,7 +35,9 @@ func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit t
 		before := device.DrainUntil
 		var until time.Time
 		err = tx.GetContext(ctx, &until,
-			`UPDATE devices SET cordoned = true, drain_until = now() + $2 * interval '1 second', drain_move = $3
+			`UPDATE devices SET cordoned = true, drain_until = now() + $2 * interval '1 second', drain_move = $3,
+				drain_total = CASE WHEN drain_until IS NOT NULL THEN drain_total
+					ELSE (SELECT count(*) FROM allocations a WHERE a.server_id = $1 AND a.retires IS NULL) END
 			WHERE id = $1 RETURNING drain_until`, id, limit.Seconds(), move)
 		if err != nil {
 			return err

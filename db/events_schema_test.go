@@ -27,6 +27,7 @@ var unshown = map[string]string{
 	"devices.kept_rules":         "",
 	"devices.embedded_name":      "",
 	"devices.drain_move":         "",
+	"devices.drain_total":        "",
 	"devices.first_connected_at": "changes with presence, as do the next ones",
 	"devices.last_seen_at":       "",
 	"devices.connected_at":       "",

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
@@ -19,21 +20,10 @@ const revocationTimeout = time.Minute
 // ErrNoKey means that a signing key does not exist.
 var ErrNoKey = errors.New("there is no such signing key")
 
-// KeyState is the state of a signing key.
-type KeyState string
-
-// The states of a key, in order.
-const (
-	KeyPublished KeyState = "published" // It does not sign yet.
-	KeySigns     KeyState = "signs"
-	KeyVerifies  KeyState = "verifies" // It signs only tickets for tunnel servers that know no newer key.
-	KeyRetired   KeyState = "retired"  // It verifies device tokens and sessions, but no tickets.
-)
-
 // Key is a signing key of the panel.
 type Key struct {
 	ID                   string
-	State                KeyState
+	State                types.SigningKeyState
 	CreatedAt, SignsFrom time.Time
 }
 
@@ -48,20 +38,9 @@ func Keys(ctx context.Context, database Database, logger *slog.Logger) (keys []K
 	if err != nil {
 		return nil, err
 	}
-	signs := false // The key that signs was found.
-	for _, row := range rows {
-		key := Key{ID: row.ID, CreatedAt: row.CreatedAt, SignsFrom: row.SignsFrom}
-		switch {
-		case row.RetiredAt != nil:
-			key.State = KeyRetired
-		case row.SignsFrom.After(time.Now()):
-			key.State = KeyPublished
-		case !signs:
-			key.State, signs = KeySigns, true
-		default:
-			key.State = KeyVerifies
-		}
-		keys = append(keys, key)
+	states := auth.KeyStates(rows, time.Now())
+	for i, row := range rows {
+		keys = append(keys, Key{ID: row.ID, State: states[i], CreatedAt: row.CreatedAt, SignsFrom: row.SignsFrom})
 	}
 	return keys, nil
 }

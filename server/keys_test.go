@@ -156,7 +156,7 @@ func TestRevokeKeys_RevokesWhatAKeySignedOnEveryReplica(t *testing.T) {
 		}
 	}
 	keys, err := server.Keys(t.Context(), database, nil)
-	if err != nil || len(keys) != 1 || keys[0].ID == leaked || keys[0].State != server.KeySigns {
+	if err != nil || len(keys) != 1 || keys[0].ID == leaked || keys[0].State != types.SigningKeyStateSigns {
 		t.Fatalf("keys %+v, %v", keys, err)
 	}
 	for _, p := range []*servertest.Panel{a, b} {

@@ -805,6 +805,30 @@ func (e SettingsWarningCode) Valid() bool {
 	}
 }
 
+// Defines values for SigningKeyState.
+const (
+	SigningKeyStatePublished SigningKeyState = "published"
+	SigningKeyStateRetired   SigningKeyState = "retired"
+	SigningKeyStateSigns     SigningKeyState = "signs"
+	SigningKeyStateVerifies  SigningKeyState = "verifies"
+)
+
+// Valid indicates whether the value is a known member of the SigningKeyState enum.
+func (e SigningKeyState) Valid() bool {
+	switch e {
+	case SigningKeyStatePublished:
+		return true
+	case SigningKeyStateRetired:
+		return true
+	case SigningKeyStateSigns:
+		return true
+	case SigningKeyStateVerifies:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StatusReportType.
 const (
 	TypeStatus StatusReportType = "status"
@@ -3652,6 +3676,41 @@ type SettingsWarning struct {
 // `certificate`: the panel cannot get, renew or read a certificate, as of the replica that answers.
 type SettingsWarningCode string
 
+// SigningKey A key with which the panel signs. Its private half is never returned.
+type SigningKey struct {
+	// CreatedAt When it was created and published.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ID Key ID. It is the `kid` in `getJWKS` and in what the key has signed.
+	//
+	// Example: Q4YHX2ZJ7MNWB3KTC6RVPDE5LA
+	ID string `json:"id"`
+
+	// RetiredAt When it was retired. Null before that.
+	RetiredAt nullable.Nullable[time.Time] `json:"retiredAt"`
+
+	// SignsFrom When it began to sign or will begin to.
+	SignsFrom time.Time `json:"signsFrom"`
+
+	// State What a key is used for.
+	//
+	// - `published`: It does not sign yet, so that every tunnel server knows it when it does.
+	// - `signs`: It signs.
+	// - `verifies`: A newer key signs. This one signs only tickets for tunnel servers that do not know a newer key.
+	// - `retired`: It verifies device tokens and sessions that it has signed, but no tickets, and is deleted when
+	//   there are none.
+	State SigningKeyState `json:"state"`
+}
+
+// SigningKeyState What a key is used for.
+//
+//   - `published`: It does not sign yet, so that every tunnel server knows it when it does.
+//   - `signs`: It signs.
+//   - `verifies`: A newer key signs. This one signs only tickets for tunnel servers that do not know a newer key.
+//   - `retired`: It verifies device tokens and sessions that it has signed, but no tickets, and is deleted when
+//     there are none.
+type SigningKeyState string
+
 // StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the
 // desired state of `revision`. The state of all other allocations is as last reported on this
 // connection.
@@ -3757,6 +3816,45 @@ type TunnelServer struct {
 	// - `draining`: no new players and no new allocations. Some players are still connected.
 	// - `drained`: no new players and no new allocations. No player is left.
 	State TunnelServerState `json:"state"`
+}
+
+// TunnelServerDrain How far a drain is. Null if the tunnel server is not draining.
+type TunnelServerDrain struct {
+	// Allocations Number of allocations on it when the drain began.
+	Allocations int `json:"allocations"`
+
+	// Move Whether its allocations move to other tunnel servers.
+	Move bool `json:"move"`
+
+	// Remaining Number of allocations that have not moved yet or, if they do not move, that still have players.
+	Remaining int `json:"remaining"`
+
+	// Until When the last players are disconnected.
+	Until time.Time `json:"until"`
+}
+
+// TunnelServerLoad What a tunnel server has and carries.
+type TunnelServerLoad struct {
+	// Allocations Number of allocations on it.
+	Allocations int `json:"allocations"`
+
+	// Clients Number of tunnel clients to which they belong.
+	Clients int `json:"clients"`
+
+	// Closing Number of ports that it still has for their last players, after the allocations have moved to other tunnel servers.
+	Closing int `json:"closing"`
+
+	// DeviceID Device ID of the tunnel server.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// DownloadBytesPerSecond Payload bytes per second from games to players, as reported in the last 30 seconds.
+	DownloadBytesPerSecond int64 `json:"downloadBytesPerSecond"`
+
+	// Drain How far a drain is. Null if the tunnel server is not draining.
+	Drain nullable.Nullable[TunnelServerDrain] `json:"drain"`
+
+	// UploadBytesPerSecond Payload bytes per second from players to games, as reported in the last 30 seconds.
+	UploadBytesPerSecond int64 `json:"uploadBytesPerSecond"`
 }
 
 // TunnelServerSettings Settings of a tunnel server that an admin can change.

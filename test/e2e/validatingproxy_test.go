@@ -46,6 +46,8 @@ var proxiedRequests = []proxied{
 	{"admin", "GET", "/api/account", "", 200, ""},
 	{"admin", "GET", "/api/account/quota", "", 200, ""},
 	{"admin", "GET", "/api/admin/settings", "", 200, ""},
+	{"admin", "GET", "/api/admin/signing-keys", "", 200, ""},
+	{"admin", "GET", "/api/admin/tunnel-servers/load", "", 200, ""},
 	{"admin", "PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`, 200, ""},
 
 	// A user, who is given a password and has an account of their own.

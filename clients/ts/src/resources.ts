@@ -117,6 +117,10 @@ export const resources = {
     get: 'GET /api/admin/settings',
     update: 'PATCH /api/admin/settings body',
   },
+  admin: {
+    signingKeys: 'GET /api/admin/signing-keys',
+    tunnelServerLoads: 'GET /api/admin/tunnel-servers/load',
+  },
   audit: {
     list: 'GET /api/audit query',
     all: 'EACH /api/audit query',

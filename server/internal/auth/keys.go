@@ -47,6 +47,26 @@ func NewKey() (db.SigningKey, error) {
 	return db.SigningKey{ID: rand.Text(), Seed: seed}, nil
 }
 
+// KeyStates returns the state of each key at a time. The keys are sorted as the database
+// returns them, latest first.
+func KeyStates(keys []db.SigningKey, now time.Time) []types.SigningKeyState {
+	states := make([]types.SigningKeyState, len(keys))
+	signs := false // The key that signs was found.
+	for i, key := range keys {
+		switch {
+		case key.RetiredAt != nil:
+			states[i] = types.SigningKeyStateRetired
+		case key.SignsFrom.After(now):
+			states[i] = types.SigningKeyStatePublished
+		case !signs:
+			states[i], signs = types.SigningKeyStateSigns, true
+		default:
+			states[i] = types.SigningKeyStateVerifies
+		}
+	}
+	return states
+}
+
 // loadKeys reads the keys that all replicas share. It creates the first one if there
 // is none; if several replicas do so at once, the database keeps one key.
 func loadKeys(ctx context.Context, store Store) (*keyring, error) {

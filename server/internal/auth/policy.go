@@ -186,6 +186,8 @@ var policy = map[string]row{
 	"listWebhookDeliveries":             {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
 	"redeliverWebhook":                  {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
 	"getSettings":                       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"listSigningKeys":                   {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"listTunnelServerLoads":             {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},
 	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, allocations},

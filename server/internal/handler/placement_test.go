@@ -51,6 +51,11 @@ func TestDevices_DrainAndBack(t *testing.T) {
 	if until, err := got.DrainUntil.Get(); got.State != types.ServerDraining || err != nil || until.Before(before.Add(9*time.Minute)) || until.After(time.Now().Add(11*time.Minute)) {
 		t.Errorf("draining: %+v", got)
 	}
+	load := decode[[]types.TunnelServerLoad](t, admin.send(t, "GET", "/api/admin/tunnel-servers/load", nil), 200)
+	if drain := load[0].Drain.MustGet(); len(load) != 1 || load[0].DeviceID != server.ID || load[0].Clients != 1 ||
+		drain.Move || drain.Allocations != 2 || drain.Remaining != 2 || !drain.Until.Equal(got.DrainUntil.MustGet()) {
+		t.Errorf("its load: %+v", load)
+	}
 	wantError(t, admin.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID)), 409, types.CodeConflict)
 	one := fmt.Sprintf("%s/%d", allocations, made.ID)
 	if a := decode[types.Allocation](t, agent.send(t, "GET", one, nil), 200); a.Status != types.AllocationDraining || a.StatusReason.IsNull() {

@@ -171,6 +171,8 @@ var policyRequests = map[string]policyRequest{
 	"listWebhookDeliveries":             answered("GET", "/api/webhooks/{webhook}/deliveries", ""),
 	"redeliverWebhook":                  answered("POST", "/api/webhooks/{webhook}/deliveries/{delivery}/redeliver", ""),
 	"getSettings":                       answered("GET", "/api/admin/settings", ""),
+	"listSigningKeys":                   answered("GET", "/api/admin/signing-keys", ""),
+	"listTunnelServerLoads":             answered("GET", "/api/admin/tunnel-servers/load", ""),
 	"updateSettings":                    answered("PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`),
 	"getOrganisationRules":              answered("GET", "/api/organisations/{organisation}/rules", ""),
 	"updateOrganisationRules":           answered("PATCH", "/api/organisations/{organisation}/rules", `{"maxPlayers":40}`),

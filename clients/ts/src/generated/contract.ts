@@ -1522,6 +1522,49 @@ export interface paths {
         patch: operations["updateSettings"];
         trace?: never;
     };
+    "/api/admin/signing-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List signing keys
+         * @description Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
+         *     first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
+         *     an admin.
+         */
+        get: operations["listSigningKeys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/tunnel-servers/load": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the load of tunnel servers
+         * @description Returns what each approved tunnel server has and carries, by ID, and how far its drain is. The number of its
+         *     players is in its device. Requires an admin.
+         */
+        get: operations["listTunnelServerLoads"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/organisations": {
         parameters: {
             query?: never;
@@ -2803,6 +2846,80 @@ export interface components {
          * @enum {string}
          */
         TunnelServerState: "active" | "cordoned" | "draining" | "drained";
+        /** @description What a tunnel server has and carries. */
+        TunnelServerLoad: {
+            /**
+             * Format: uuid
+             * @description Device ID of the tunnel server.
+             */
+            deviceId: string;
+            /** @description Number of allocations on it. */
+            allocations: number;
+            /** @description Number of tunnel clients to which they belong. */
+            clients: number;
+            /** @description Number of ports that it still has for their last players, after the allocations have moved to other tunnel servers. */
+            closing: number;
+            /**
+             * Format: int64
+             * @description Payload bytes per second from games to players, as reported in the last 30 seconds.
+             */
+            downloadBytesPerSecond: number;
+            /**
+             * Format: int64
+             * @description Payload bytes per second from players to games, as reported in the last 30 seconds.
+             */
+            uploadBytesPerSecond: number;
+            drain: components["schemas"]["TunnelServerDrain"];
+        };
+        /** @description How far a drain is. Null if the tunnel server is not draining. */
+        TunnelServerDrain: {
+            /**
+             * Format: date-time
+             * @description When the last players are disconnected.
+             */
+            until: string;
+            /** @description Whether its allocations move to other tunnel servers. */
+            move: boolean;
+            /** @description Number of allocations on it when the drain began. */
+            allocations: number;
+            /** @description Number of allocations that have not moved yet or, if they do not move, that still have players. */
+            remaining: number;
+        } | null;
+        /** @description A key with which the panel signs. Its private half is never returned. */
+        SigningKey: {
+            /**
+             * @description Key ID. It is the `kid` in `getJWKS` and in what the key has signed.
+             * @example Q4YHX2ZJ7MNWB3KTC6RVPDE5LA
+             */
+            id: string;
+            state: components["schemas"]["SigningKeyState"];
+            /**
+             * Format: date-time
+             * @description When it was created and published.
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @description When it began to sign or will begin to.
+             */
+            signsFrom: string;
+            /**
+             * Format: date-time
+             * @description When it was retired. Null before that.
+             */
+            retiredAt: string | null;
+        };
+        /**
+         * @description What a key is used for.
+         *
+         *     - `published`: It does not sign yet, so that every tunnel server knows it when it does.
+         *     - `signs`: It signs.
+         *     - `verifies`: A newer key signs. This one signs only tickets for tunnel servers that do not know a newer key.
+         *     - `retired`: It verifies device tokens and sessions that it has signed, but no tickets, and is deleted when
+         *       there are none.
+         * @enum {string}
+         */
+        SigningKeyState: "published" | "signs" | "verifies" | "retired";
         /** @description Settings of a tunnel server that an admin can change. */
         TunnelServerSettings: {
             /**
@@ -9739,6 +9856,92 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             412: components["responses"]["PreconditionFailed"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    listSigningKeys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The signing keys. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "Q4YHX2ZJ7MNWB3KTC6RVPDE5LA",
+                     *         "state": "published",
+                     *         "createdAt": "2026-01-02T03:00:00Z",
+                     *         "signsFrom": "2026-01-03T03:00:00Z",
+                     *         "retiredAt": null
+                     *       },
+                     *       {
+                     *         "id": "M2ZQX7YJ4HNWB3KTC6RVPDE5LB",
+                     *         "state": "signs",
+                     *         "createdAt": "2025-10-04T03:00:00Z",
+                     *         "signsFrom": "2025-10-05T03:00:00Z",
+                     *         "retiredAt": null
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["SigningKey"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    listTunnelServerLoads: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The load of each tunnel server. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "deviceId": "9c1d7a52-1f0e-4b0b-8f0c-2a1f5b7c3e22",
+                     *         "allocations": 118,
+                     *         "clients": 37,
+                     *         "closing": 4,
+                     *         "downloadBytesPerSecond": 5200000,
+                     *         "uploadBytesPerSecond": 410000,
+                     *         "drain": {
+                     *           "until": "2026-01-02T04:00:00Z",
+                     *           "move": true,
+                     *           "allocations": 160,
+                     *           "remaining": 118
+                     *         }
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["TunnelServerLoad"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
