@@ -76,3 +76,18 @@ func (c *Client) EachAuditEntry(ctx context.Context, params types.ListAuditParam
 		return c.api.ListAudit(ctx, &params, e...)
 	})
 }
+
+// EachSigningKey returns the keys with which the panel signs, without their private halves,
+// the one that signs last first. It and EachTunnelServerLoad need an admin's session.
+func (c *Client) EachSigningKey(ctx context.Context) iter.Seq2[types.SigningKey, error] {
+	return each[types.SigningKey](func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.ListSigningKeys(ctx, e...)
+	})
+}
+
+// EachTunnelServerLoad returns what each tunnel server has and carries, by ID.
+func (c *Client) EachTunnelServerLoad(ctx context.Context) iter.Seq2[types.TunnelServerLoad, error] {
+	return each[types.TunnelServerLoad](func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.ListTunnelServerLoads(ctx, e...)
+	})
+}

@@ -240,21 +240,6 @@ func (c *Client) UpdateSettings(ctx context.Context, patch types.SettingsPatch, 
 	})
 }
 
-// SigningKeys returns the keys with which the panel signs, without their private halves. It
-// and TunnelServerLoads need an admin's session.
-func (c *Client) SigningKeys(ctx context.Context, opts ...Option) ([]types.SigningKey, error) {
-	return fetch[[]types.SigningKey](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
-		return c.api.ListSigningKeys(ctx, e...)
-	})
-}
-
-// TunnelServerLoads returns what each tunnel server has and carries.
-func (c *Client) TunnelServerLoads(ctx context.Context, opts ...Option) ([]types.TunnelServerLoad, error) {
-	return fetch[[]types.TunnelServerLoad](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
-		return c.api.ListTunnelServerLoads(ctx, e...)
-	})
-}
-
 // Version returns the version of the panel. It needs no token.
 func (c *Client) Version(ctx context.Context) (types.Version, error) {
 	return decode[types.Version](body(c.api.GetVersion(ctx)))
