@@ -44,6 +44,8 @@ require (
 	mvdan.cc/sh/v3 v3.14.1
 )
 
+require github.com/kardianos/service v1.2.4
+
 require (
 	github.com/apapsch/go-jsonmerge/v2 v2.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -39,6 +39,7 @@ type commands struct {
 	Pause   pauseCmd   `cmd:"" help:"Close a public port for a while and keep it."`
 	Resume  resumeCmd  `cmd:"" help:"Open a paused public port again."`
 	Status  statusCmd  `cmd:"" help:"Show this machine's state on the panel."`
+	Service serviceCmd `cmd:"" help:"Run the agent as a service of this machine."`
 	Version versionCmd `cmd:"" help:"Print the agent's version."`
 }
 

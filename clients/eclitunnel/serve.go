@@ -46,7 +46,11 @@ A device of kind server runs a tunnel server: it accepts players on public ports
 }
 
 // Run implements the command.
-func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
+func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
+	return underManager(ctx, func(ctx context.Context) error { return cmd.run(ctx, a, s) })
+}
+
+func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	c, client, err := s.device(a)
 	if err != nil {
 		return err

@@ -68,7 +68,8 @@ var rooms = []room{
 	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
 	{"./clients/agent", "./clients/agent/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent as a library"},
-	{"./clients/eclitunnel", "./clients/agent ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent's binary: flags, environment, signals, exit codes"},
+	{"./deploy/systemd", "", "the units of the programs"},
+	{"./clients/eclitunnel", "./clients/agent ./clients/tunnel ./deploy/systemd ./relay/... ./gen/types ./internal/...", "the agent's binary: flags, environment, signals, exit codes"},
 
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
 	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, events and webhooks, pages; `server/servertest` is a panel for tests"},
@@ -102,6 +103,7 @@ var walls = []wall{
 	{"github.com/letsencrypt/pebble/...", "./server/acmetest", false, "The certificate authority of tests stands in one place; no binary links it."},
 	{"github.com/getkin/kin-openapi/...", "./server/... ./internal/contracttest", false, "Only the panel validates against the contract; the agent must not link it."},
 	{"github.com/prometheus/client_golang/...", "./relay ./clients/agent ./server ./internal/diagnostics", true, "Counters are atomics that return plain numbers; one file of each part turns them into metrics."},
+	{"github.com/kardianos/service/...", "./clients/eclitunnel", false, "The agent becomes a service in one place."},
 	{"github.com/wneessen/go-mail/...", "./server/internal/mail", false, "Mail is sent in one place; the agent must not link it."},
 	{"log", "", true, "Logging is log/slog, and the logger is passed in."},
 }
