@@ -54,6 +54,13 @@ build-all: ## Build the agent for Linux (32-bit ARM, x86 and RISC-V too), Window
 		$(GOBUILD) -o dist/eclitunneld-$$GOOS-$$GOARCH ./server/eclitunneld; \
 	done
 
+# PLATFORMS="linux/amd64 windows/amd64" releases for some alone.
+.PHONY: release
+release: ## Write archives, packages and checksums of every platform into dist/, signed with RELEASE_KEY
+	@scripts/node-builds
+	@go run ./scripts/release -version '$(VERSION)' -commit '$(COMMIT)' -key '$(RELEASE_KEY)' \
+		-agents '$(AGENT_TARGETS)' -panels '$(PANEL_TARGETS)' -platforms '$(PLATFORMS)'
+
 .PHONY: demo
 demo: ## Run everything on this machine and play a game through it, until Ctrl-C
 	@scripts/setup demo

@@ -74,6 +74,8 @@ var rooms = []room{
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
 	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, events and webhooks, pages; `server/servertest` is a panel for tests"},
 
+	{"./scripts/release", "", "`make release`: archives, packages, checksums and their signature"},
+
 	{"./test/lib/...", "./test/lib/... ./gen/client ./gen/types", "what tests and their programs are made of; see `test/README.md`"},
 	{"./test/run/...", "./test/lib/... ./test/run/... ./gen/client ./gen/types", "programs: the demo, the bench, the soak that breaks a fleet"},
 	{"./test/...", "", "tests of the whole: end to end, load, deployment, import rules"},
