@@ -78,6 +78,9 @@ type Options struct {
 	// API, such as https://app.example.com. Cookies count there only where they are sent,
 	// which takes pages of the same site. Empty allows none.
 	AllowedOrigins []string
+	// AgentsDir holds what the panel hands out at /install: files of a release, and their
+	// SHA256SUMS. Empty hands out nothing.
+	AgentsDir string
 	// HSTSMaxAge is for how long browsers that have reached the panel by a name over TLS
 	// use nothing else for it; 0 is 30 days, and a negative value does not tell them to.
 	HSTSMaxAge time.Duration

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"runtime"
 	"time"
@@ -90,6 +91,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	agents := s.agents(ctx)
 	api, err := handler.New(handler.Options{
 		DB:              s.db,
 		Auth:            s.auth,
@@ -101,6 +103,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Version:         types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
 		Ready:           s.check,
 		Warnings:        s.warnings,
+		AgentDownloads:  func() bool { return agents.Check() == nil },
 		ControlChannel:  s.hub,
 		Events:          s.events,
 		Mailer:          mailer,
@@ -118,7 +121,24 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	pages, err = web.Install(web.InstallOptions{Agents: agents, URL: s.url, HostOfRequest: s.publicURLUnset()}, pages)
+	if err != nil {
+		return nil, err
+	}
 	return accessLog(s.logger, s.latency, pages), nil
+}
+
+// agents returns what the panel hands out at /install, and logs if that is nothing.
+func (s *Server) agents(ctx context.Context) web.Agents {
+	agents := web.Agents{Dir: s.opts.AgentsDir}
+	if err := agents.Check(); err != nil {
+		level := slog.LevelInfo
+		if agents.Dir != "" {
+			level = slog.LevelWarn
+		}
+		s.logger.Log(ctx, level, "there are no agents to hand out at /install", slog.Any("reason", err))
+	}
+	return agents
 }
 
 func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64, serverSeen time.Time) (string, error) {

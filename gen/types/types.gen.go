@@ -3569,6 +3569,9 @@ type ServerSnapshotType string
 
 // Session A session of a user, and the settings of the panel that decide what the user may do.
 type Session struct {
+	// AgentDownloads Whether the panel hands out the agent at `/install`, so that one command installs it and enrolls a machine.
+	AgentDownloads bool `json:"agentDownloads"`
+
 	// Enrollment Settings of the enrollment.
 	Enrollment EnrollmentSettings `json:"enrollment"`
 

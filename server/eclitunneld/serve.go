@@ -29,6 +29,7 @@ type serveCommand struct {
 	ACMEHTTPListen  string        `name:"acme-http-listen" default:":80" placeholder:"HOST:PORT" help:"Address that answers the certificate authority over HTTP and redirects people to HTTPS, with --acme-domain only; off opens none (default: :80)."`
 	TrustedProxies  []network     `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted (default: none)."`
 	AllowedOrigins  []string      `placeholder:"ORIGIN" help:"Origins whose web pages may use the API, such as https://app.example.com, with commas between them (default: none but the panel's own)."`
+	AgentsDir       string        `placeholder:"DIR" help:"Directory with the agents that the panel hands out at /install: the files of a release that its SHA256SUMS lists (default: agents beside the program, or else /usr/share/eclitunnel/agents, where there is one)."`
 	HSTSMaxAge      time.Duration `name:"hsts-max-age" default:"720h" placeholder:"DURATION" help:"For how long browsers that have reached the panel by a name over TLS use nothing else for this host, on any port; 0 does not tell them to (default: 720h)."`
 
 	TunnelServer     bool      `default:"true" negatable:"" help:"Run the embedded tunnel server (default: true)."`
@@ -148,6 +149,7 @@ func (c *serveCommand) options() (server.Options, error) {
 		PublicHost:     c.PublicHost,
 		TrustedProxies: proxies,
 		AllowedOrigins: c.AllowedOrigins,
+		AgentsDir:      findAgents(c.AgentsDir),
 		HSTSMaxAge:     neverIfZero(c.HSTSMaxAge),
 		Mail:           server.Mail{URL: c.SMTPURL, Password: smtpPassword, From: c.MailFrom},
 

@@ -89,6 +89,8 @@ func (a *api) GetSession(ctx context.Context, _ server.GetSessionRequestObject) 
 		Features:      toFeatures(settings),
 		Enrollment:    toEnrollmentSettings(settings),
 		Organisations: toOrganisationSettings(settings),
+
+		AgentDownloads: a.downloads(),
 	}), nil
 }
 

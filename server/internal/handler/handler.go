@@ -30,7 +30,7 @@ type Mailer interface {
 	PasswordLink(ctx context.Context, to, link string, expires time.Time) error
 }
 
-// Options configures the API. All fields but Mailer, NoLocalAccounts, EcliPanelURL, Warnings, Logger and Now are required.
+// Options configures the API. All fields but Mailer, NoLocalAccounts, EcliPanelURL, Warnings, AgentDownloads, Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
@@ -51,6 +51,8 @@ type Options struct {
 	// Warnings returns what an admin should change in the settings of the panel's start;
 	// nil is nothing.
 	Warnings func(ctx context.Context) ([]types.SettingsWarning, error)
+	// AgentDownloads returns whether the panel hands out agents at /install; nil is never.
+	AgentDownloads func() bool
 	// ControlChannel serves GET /api/tunnel/ws. The request's context contains the
 	// device (auth.FromContext), and the response writer is an http.Hijacker.
 	ControlChannel http.Handler
@@ -78,6 +80,7 @@ type api struct {
 	version   types.Version
 	ready     func(ctx context.Context) error
 	warnings  func(ctx context.Context) ([]types.SettingsWarning, error)
+	downloads func() bool
 	gate      *gate
 	mailer    Mailer // nil sends nothing.
 	webhooks  Webhooks
@@ -104,6 +107,7 @@ func New(options Options) (http.Handler, error) {
 		version:   options.Version,
 		ready:     options.Ready,
 		warnings:  options.Warnings,
+		downloads: options.AgentDownloads,
 		gate:      &gate{settings: options.DB, now: options.Now},
 		mailer:    options.Mailer,
 		webhooks:  options.Webhooks,
@@ -133,6 +137,9 @@ func (o *Options) check() error {
 	}
 	if o.Warnings == nil {
 		o.Warnings = func(context.Context) ([]types.SettingsWarning, error) { return []types.SettingsWarning{}, nil }
+	}
+	if o.AgentDownloads == nil {
+		o.AgentDownloads = func() bool { return false }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

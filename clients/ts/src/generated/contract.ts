@@ -3228,6 +3228,8 @@ export interface components {
             features: components["schemas"]["Features"];
             enrollment: components["schemas"]["EnrollmentSettings"];
             organisations: components["schemas"]["OrganisationSettings"];
+            /** @description Whether the panel hands out the agent at `/install`, so that one command installs it and enrolls a machine. */
+            agentDownloads: boolean;
         };
         /** @description An entry of the audit trail. */
         AuditEntry: {
@@ -7939,7 +7941,8 @@ export interface operations {
                      *       },
                      *       "organisations": {
                      *         "creators": "admins"
-                     *       }
+                     *       },
+                     *       "agentDownloads": true
                      *     }
                      */
                     "application/json": components["schemas"]["Session"];
