@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { attention, isOlder } from '../src/start/attention.js';
 import { commandOf, type Enrollment } from '../src/start/systems.js';
 
-const enrollment: Enrollment = { system: 'linux', panel: 'https://panel.example.com', name: 'home-server', tag: 'AbcdefghijklmnopqrstuA', login: undefined };
+const enrollment: Enrollment = { system: 'linux', panel: 'https://panel.example.com', name: 'home-server', tag: 'AbcdefghijklmnopqrstuA', login: undefined, install: false };
 
 describe('the command of a machine', () => {
   test('enrolls it and runs the agent', () => {
@@ -31,6 +31,17 @@ describe('the command of a machine', () => {
 
   test('quotes a name with spaces', () => {
     expect(commandOf({ ...enrollment, name: 'my rig' })).toContain("--name 'my rig'");
+  });
+
+  test('fetches the agent from a panel that hands it out', () => {
+    const install = { ...enrollment, name: '', install: true };
+    expect(commandOf(install)).toBe('curl -fsSL https://panel.example.com/install | sh -s -- --tag AbcdefghijklmnopqrstuA');
+    expect(commandOf({ ...install, system: 'macos', name: 'my rig' })).toBe("curl -fsSL https://panel.example.com/install | sh -s -- --name 'my rig' --tag AbcdefghijklmnopqrstuA");
+    expect(commandOf({ ...install, system: 'windows' })).toBe("$env:ECLITUNNEL_TAG = 'AbcdefghijklmnopqrstuA'; irm https://panel.example.com/install.ps1 | iex");
+    expect(commandOf({ ...install, system: 'windows', panel: 'http://192.0.2.1' })).toBe(
+      '& ([scriptblock]::Create((irm http://192.0.2.1/install.ps1))) --insecure --tag AbcdefghijklmnopqrstuA',
+    );
+    expect(commandOf({ ...install, system: 'docker' })).toBe(commandOf({ ...enrollment, name: '', system: 'docker' }));
   });
 
   test('logs in only as somebody whose email no shell takes apart', () => {

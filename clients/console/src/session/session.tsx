@@ -31,6 +31,12 @@ export function usePermits(): Permits {
   return { approve: admin || (session?.enrollment?.ownersApprove ?? false), anonymous: session?.enrollment?.anonymous ?? true };
 }
 
+/** Whether the panel hands out the agent at /install. One of an older version does not say so, and has none. */
+export function useAgentDownloads(): boolean {
+  const session: Partial<Schemas['Session']> | undefined = useContext(SessionContext);
+  return session?.agentDownloads ?? false;
+}
+
 /** Where the sign-in page leads afterwards: a path of the console, and nothing else. */
 export function returnPath(search: string): string {
   const path = new URLSearchParams(search).get('returnTo') ?? '/';

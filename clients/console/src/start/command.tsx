@@ -3,10 +3,10 @@ import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
-import { useUser } from '../session/session.js';
+import { useAgentDownloads, useUser } from '../session/session.js';
 import { Command, Note } from '../ui/index.js';
 import type { Draft } from './draft.js';
-import { buildImage, commandOf, programs, systems } from './systems.js';
+import { buildImage, commandOf, programs, scripts, systems } from './systems.js';
 import { texts } from './texts.js';
 
 const sources = 'https://github.com/eclitunnel/eclitunnel';
@@ -23,6 +23,7 @@ export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
   const t = useText(texts);
   const { system, name, tag } = draft;
   const user = useUser();
+  const install = useAgentDownloads() && system !== 'docker';
   const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }), staleTime: Infinity, enabled: own });
   const login = own && providers.data?.localAccounts ? user.email : undefined;
   const link = (
@@ -50,7 +51,7 @@ export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
           </p>
           <Command text={buildImage} label={t.commandLabel} />
         </>
-      ) : (
+      ) : install ? null : (
         <p className="small faint">
           {t.program.get}
           {link}
@@ -58,8 +59,8 @@ export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
           <code>{system === 'windows' ? 'eclitunnel.exe' : 'eclitunnel'}</code>.
         </p>
       )}
-      <p>{t.run[system]}</p>
-      <Command text={commandOf({ system, panel: location.origin, name: name.trim(), tag, login })} label={t.commandLabel} />
+      <p>{install ? t.runInstall[system] : t.run[system]}</p>
+      <Command text={commandOf({ system, panel: location.origin, name: name.trim(), tag, login, install })} label={t.commandLabel} />
       {own && providers.data?.localAccounts === false && (
         <Note>
           <p>
@@ -70,7 +71,16 @@ export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
           </p>
         </Note>
       )}
-      <p className="small faint">{system === 'docker' ? t.staysDocker : t.stays}</p>
+      {install ? (
+        <p className="small faint">
+          {t.installs}
+          <a href={scripts[system]} target="_blank" rel="noopener">
+            {t.script}
+          </a>
+        </p>
+      ) : (
+        <p className="small faint">{system === 'docker' ? t.staysDocker : t.stays}</p>
+      )}
     </>
   );
 }

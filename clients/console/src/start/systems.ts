@@ -30,7 +30,12 @@ export interface Enrollment {
   tag: string;
   /** Who logs in to enroll, by email; undefined for nobody. */
   login: string | undefined;
+  /** Whether the command fetches the agent from the panel and has it run as a service. */
+  install: boolean;
 }
+
+/** Where the panel has the script that installs the agent on a system. */
+export const scripts = { linux: '/install', windows: '/install.ps1', macos: '/install' } as const;
 
 /** Whether others on the network could read what the agent sends to a panel at this URL. */
 function isOpen(panel: string): boolean {
@@ -38,23 +43,31 @@ function isOpen(panel: string): boolean {
   return protocol === 'http:' && !/^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
 }
 
-/**
- * Returns a command that enrolls a machine and then runs its agent. A name that shells
- * would take apart is left out: the approval sets it.
- */
-export function commandOf({ system, panel, name, tag, login }: Enrollment): string {
-  const flags = ['--panel', panel];
+/** The flags of enroll but for the panel. A name that shells would take apart is left out: the approval sets it. */
+function flagsOf({ panel, name, tag, login }: Enrollment): string[] {
+  const flags: string[] = [];
   if (isOpen(panel)) flags.push('--insecure');
   if (/^\w[\w.-]*$/.test(name)) flags.push('--name', name);
   else if (/^\w[\w. -]*$/.test(name)) flags.push('--name', `'${name}'`);
   flags.push('--tag', tag);
   if (login && /^[\w.+@-]+$/.test(login)) flags.push('--user', login);
-  const enroll = `enroll ${flags.join(' ')}`;
+  return flags;
+}
+
+/** Returns a command that enrolls a machine and then has its agent run. */
+export function commandOf(enrollment: Enrollment): string {
+  const { system, panel, tag, install } = enrollment;
+  const flags = flagsOf(enrollment);
+  const enroll = `enroll --panel ${panel} ${flags.join(' ')}`;
   switch (system) {
     case 'linux':
     case 'macos':
-      return `eclitunnel ${enroll} && eclitunnel run`;
+      return install ? `curl -fsSL ${panel}${scripts[system]} | sh -s -- ${flags.join(' ')}` : `eclitunnel ${enroll} && eclitunnel run`;
     case 'windows':
+      if (install) {
+        const script = `irm ${panel}${scripts.windows}`;
+        return flags.length === 2 ? `$env:ECLITUNNEL_TAG = '${tag}'; ${script} | iex` : `& ([scriptblock]::Create((${script}))) ${flags.join(' ')}`;
+      }
       // Windows' own PowerShell has no &&.
       return `eclitunnel ${enroll}; if ($?) { eclitunnel run }`;
     case 'docker': {
