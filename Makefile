@@ -58,7 +58,7 @@ build-all: ## Build the agent for Linux (32-bit ARM, x86 and RISC-V too), Window
 .PHONY: release
 release: ## Write archives, packages and checksums of every platform into dist/, signed with RELEASE_KEY
 	@scripts/node-builds
-	@go run ./scripts/release -version '$(VERSION)' -commit '$(COMMIT)' -key '$(RELEASE_KEY)' \
+	@go run ./scripts/release -version '$(VERSION)' -commit '$(COMMIT)' -key '$(RELEASE_KEY)' -public-key '$(RELEASE_PUBLIC_KEY)' \
 		-agents '$(AGENT_TARGETS)' -panels '$(PANEL_TARGETS)' -platforms '$(PLATFORMS)'
 
 .PHONY: demo

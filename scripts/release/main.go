@@ -29,6 +29,8 @@ type release struct {
 	out, work string
 	// key signs the checksums; nil leaves them unsigned.
 	key ed25519.PrivateKey
+	// public is the public half in base64, as the agent holds it; empty if it is to hold none.
+	public string
 	// unpackaged leaves out .deb and .rpm.
 	unpackaged bool
 }
@@ -53,6 +55,7 @@ func run(ctx context.Context) (err error) {
 	panels := flag.String("panels", "", "platforms of the panel")
 	only := flag.String("platforms", "", "leave out all platforms but these")
 	key := flag.String("key", "", "PEM file of the Ed25519 private key that signs the checksums")
+	public := flag.String("public-key", "", "PEM file of its public half, to make what was signed elsewhere, in place of -key")
 	flag.Parse()
 	if r.version == "" || flag.NArg() > 0 {
 		return errors.New("usage: release -version VERSION -agents PLATFORMS -panels PLATFORMS")
@@ -61,10 +64,8 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if *key != "" {
-		if r.key, err = readKey(*key); err != nil {
-			return err
-		}
+	if err := r.readKeys(*key, *public); err != nil {
+		return err
 	}
 	if r.time, err = sourceTime(ctx); err != nil {
 		return err
@@ -115,7 +116,7 @@ func (r *release) make(ctx context.Context, agents, panels []platform) error {
 	}
 	signed := "signed"
 	if r.key == nil {
-		signed = "not signed: RELEASE_KEY names no key"
+		signed = "not signed, since RELEASE_KEY names no key"
 	}
 	fmt.Printf("%s: version %s, %s\n", r.out, r.version, signed)
 	return nil
@@ -151,8 +152,8 @@ func (r *release) programs(ctx context.Context, p program, platforms []platform,
 func (r *release) build(ctx context.Context, p program, target platform, binary string) error {
 	fmt.Printf("build %s for %s\n", p.name, target)
 	stamp := "-s -w -X main.version=" + r.version + " -X main.commit=" + r.commit
-	if r.key != nil && p.updates {
-		stamp += " -X main.releaseKey=" + publicKey(r.key)
+	if r.public != "" && p.updates {
+		stamp += " -X main.releaseKey=" + r.public
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", stamp, "-o", binary, p.source)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+target.os, "GOARCH="+target.arch, "GOARM="+target.arm)

@@ -81,9 +81,9 @@ func choose(agents, panels, only string) (agentPlatforms, panelPlatforms []platf
 	if err != nil || len(wanted) == 0 {
 		return agentPlatforms, panelPlatforms, err
 	}
-	for _, one := range wanted {
+	for i, one := range wanted {
 		if !slices.Contains(agentPlatforms, one) && !slices.Contains(panelPlatforms, one) {
-			return nil, nil, fmt.Errorf("there is no release for %s; there are ones for %s", one, agents)
+			return nil, nil, fmt.Errorf("there is no release for %s; there are ones for %s", strings.Fields(only)[i], agents)
 		}
 	}
 	others := func(p platform) bool { return !slices.Contains(wanted, p) }

@@ -36,29 +36,46 @@ func (r *release) sum(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "SHA256SUMS.sig"), ed25519.Sign(r.key, text), 0o644)
 }
 
-// readKey reads an Ed25519 private key in PKCS#8 (RFC 8410), as `openssl genpkey -algorithm
-// ed25519` makes it.
-func readKey(file string) (ed25519.PrivateKey, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
+// readKeys reads the key that signs, in PKCS#8 as `openssl genpkey -algorithm ed25519` makes
+// it, or its public half alone (RFC 8410). Either file may be empty, and not both named.
+func (r *release) readKeys(private, public string) error {
+	if private != "" && public != "" {
+		return errors.New("RELEASE_KEY has the public key in it: leave out RELEASE_PUBLIC_KEY")
 	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, errors.New(file + " holds no unencrypted private key in PEM; openssl genpkey -algorithm ed25519 makes one")
+	if private != "" {
+		key, err := readKey[ed25519.PrivateKey](private, "PRIVATE KEY", x509.ParsePKCS8PrivateKey)
+		if err != nil {
+			return fmt.Errorf("%w; openssl genpkey -algorithm ed25519 makes one", err)
+		}
+		r.key, r.public = key, base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("read the key in %s: %w", file, err)
+	if public != "" {
+		key, err := readKey[ed25519.PublicKey](public, "PUBLIC KEY", x509.ParsePKIXPublicKey)
+		if err != nil {
+			return err
+		}
+		r.public = base64.StdEncoding.EncodeToString(key)
 	}
-	signing, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s holds a key of another kind than Ed25519", file)
-	}
-	return signing, nil
+	return nil
 }
 
-// publicKey returns the public half of a key in base64, as programs hold it.
-func publicKey(key ed25519.PrivateKey) string {
-	return base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))
+// readKey reads a key of a kind from a file in PEM.
+func readKey[K any](file, kind string, parse func([]byte) (any, error)) (key K, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return key, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != kind {
+		return key, fmt.Errorf("%s holds no %s in PEM that is not encrypted", file, strings.ToLower(kind))
+	}
+	parsed, err := parse(block.Bytes)
+	if err != nil {
+		return key, fmt.Errorf("read the key in %s: %w", file, err)
+	}
+	key, ok := parsed.(K)
+	if !ok {
+		return key, fmt.Errorf("%s holds a key of another kind than Ed25519", file)
+	}
+	return key, nil
 }

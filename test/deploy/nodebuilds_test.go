@@ -247,9 +247,8 @@ func TestNodeBuilds_AMistakeInTheConsoleIsShown(t *testing.T) {
 }
 
 func TestNodeBuilds_AreOfEveryBuildOfThePanel(t *testing.T) {
-	for _, target := range []string{"build", "build-all"} {
-		commands := run(t, "", "make", "-n", target)
-		before, _, _ := strings.Cut(commands, "./server/eclitunneld")
+	for target, builds := range map[string]string{"build": "./server/eclitunneld", "build-all": "./server/eclitunneld", "release": "./scripts/release"} {
+		before, _, _ := strings.Cut(run(t, "", "make", "-n", target), builds)
 		if !strings.Contains(before, "scripts/node-builds\n") {
 			t.Errorf("make %s builds the panel without them", target)
 		}
