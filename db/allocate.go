@@ -44,6 +44,8 @@ type NewAllocation struct {
 	Paused bool
 	// Rules are its own rules. Nulls are dropped.
 	Rules RulesPatch
+	// Labels are those of each of them.
+	Labels Labels
 }
 
 // CreateAllocations creates an allocation for each port and protocol, in the order of the ports and
@@ -327,12 +329,13 @@ func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, 
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol,
-			udp_idle_seconds, run_id, player_addresses, rules, enabled)
-		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12, jsonb_strip_nulls($13::jsonb), NOT $14
+			udp_idle_seconds, run_id, player_addresses, rules, enabled, labels)
+		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12, jsonb_strip_nulls($13::jsonb), NOT $14, $15::jsonb
 		FROM generate_series(0, $10 - 1) AS o (n), unnest($3::text[]) WITH ORDINALITY AS p (protocol, position)
 		ORDER BY o.n, p.position
 		RETURNING id`,
 		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
-		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses, request.Rules, request.Paused)
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses, request.Rules, request.Paused,
+		request.Labels)
 	return ids, err
 }

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/google/uuid"
@@ -19,7 +20,12 @@ type AllocationFilter struct {
 	Status, Target string
 	// Search is contained in the name, the public port, the local host with its port, or the device's name, in any case.
 	Search string
+	// Labels must all match.
+	Labels []LabelFilter
 }
+
+// IsZero reports whether the filter selects every allocation.
+func (f AllocationFilter) IsZero() bool { return reflect.ValueOf(f).IsZero() }
 
 var allocationSorts = map[string]sortKey{
 	"id":        {`a.id`, `?::bigint`},
@@ -77,7 +83,7 @@ func (f AllocationFilter) isWide() bool {
 	if f.DeviceID != nil || f.Owner != (OwnerFilter{}) {
 		return false
 	}
-	return f.Search != "" || f.Target != "" || f.Status != "" && f.Status != "paused" && f.Status != "draining"
+	return f.Search != "" || len(f.Labels) > 0 || f.Target != "" || f.Status != "" && f.Status != "paused" && f.Status != "draining"
 }
 
 // findAllocationsQuery finds the ids of a page before it reads its allocations. Those of a tenant are found by the index of
@@ -93,6 +99,9 @@ func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (quer
 	}
 	if filter.Port != nil {
 		s.where(`a.port = ?::integer`, *filter.Port)
+	}
+	if err := s.whereLabels(filter.Labels); err != nil {
+		return "", nil, err
 	}
 	from := ` FROM allocations a`
 	online := func(condition string) string { return condition }

@@ -40,6 +40,8 @@ type Allocation struct {
 	PlayerAddresses bool `db:"player_addresses"`
 	// Rules are those of the allocation itself.
 	Rules Rules `db:"rules"`
+	// Labels are for people and tools, and mean nothing here.
+	Labels Labels `db:"labels"`
 	// OrganisationID is the organisation that owns the device; nil if none does.
 	OrganisationID *int64 `db:"organisation_id"`
 
@@ -74,7 +76,7 @@ type Allocation struct {
 
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
-	a.name, a.enabled, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, d.organisation_id, a.created_at, a.server_state, a.server_reason,
+	a.name, a.enabled, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, a.labels, d.organisation_id, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.target, a.target_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
 	CASE WHEN s.resolved_host = s.public_host THEN s.public_addresses ELSE '' END AS public_addresses,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
@@ -128,6 +130,8 @@ type AllocationPatch struct {
 	// Enabled pauses it with false, which disconnects its players, and resumes it with true.
 	Enabled *bool
 	Rules   RulesPatch
+	// Labels replaces all labels.
+	Labels *Labels
 	// AnyPort allows a new Port outside the tunnel server's range beyond the quota of the device's owner.
 	AnyPort bool
 	// Move moves it to another tunnel server, and there to Port if that is not nil.
@@ -217,13 +221,14 @@ func (p AllocationPatch) write(ctx context.Context, tx *sqlx.Tx, scope Scope, id
 			port = coalesce($10, a.port),
 			player_addresses = coalesce($11, a.player_addresses),
 			rules = `+patched("a.rules", "$12")+`,
+			labels = coalesce($13::jsonb, a.labels),
 			server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
 			server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
 			target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
 			target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
 		FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+manageable+` RETURNING a.id`,
 		scope.args(id, p.Name, p.LocalHost, p.LocalPort, p.ProxyProtocol,
-			p.UDPIdleSeconds, port, p.PlayerAddresses, p.Rules)...)
+			p.UDPIdleSeconds, port, p.PlayerAddresses, p.Rules, p.Labels)...)
 	return scope.refused(ctx, tx, err, allocationRow, id)
 }
 

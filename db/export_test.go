@@ -132,3 +132,8 @@ func (d *DB) ExecInTransaction(ctx context.Context, fn func(exec func(query stri
 		})
 	})
 }
+
+// FindAllocationsQuery is the query of FindAllocations.
+func FindAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (string, []any, error) {
+	return findAllocationsQuery(scope, filter, l)
+}

@@ -857,7 +857,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -901,7 +901,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -978,6 +978,9 @@ type ClientInterface interface {
 	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 	// affected.
 	//
+	// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+	// use `If-Match` so that nobody else's change is lost.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -998,7 +1001,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -1028,6 +1031,9 @@ type ClientInterface interface {
 	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 	// affected.
 	//
+	// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+	// use `If-Match` so that nobody else's change is lost.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -1048,7 +1054,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -3193,7 +3199,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -3247,7 +3253,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -3374,6 +3380,9 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 // affected.
 //
+// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+// use `If-Match` so that nobody else's change is lost.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -3394,7 +3403,7 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -3434,6 +3443,9 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 // affected.
 //
+// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+// use `If-Match` so that nobody else's change is lost.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -3454,7 +3466,7 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -6878,6 +6890,18 @@ func NewListAllocationsRequest(server string, params *ListAllocationsParams) (*h
 
 		}
 
+		if params.Label != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", *params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Sort != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -10020,7 +10044,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -10064,7 +10088,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -10145,6 +10169,9 @@ type ClientWithResponsesInterface interface {
 	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 	// affected.
 	//
+	// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+	// use `If-Match` so that nobody else's change is lost.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -10165,7 +10192,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -10195,6 +10222,9 @@ type ClientWithResponsesInterface interface {
 	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 	// affected.
 	//
+	// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+	// use `If-Match` so that nobody else's change is lost.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -10215,7 +10245,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -21074,7 +21104,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -21124,7 +21154,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -21235,6 +21265,9 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 // affected.
 //
+// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+// use `If-Match` so that nobody else's change is lost.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -21255,7 +21288,7 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -21291,6 +21324,9 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
 // affected.
 //
+// **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+// use `If-Match` so that nobody else's change is lost.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -21311,7 +21347,7 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |

@@ -1286,6 +1286,17 @@ type Allocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
+	// Labels Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+	// hyphens, underscores and slashes, with a letter or digit at both ends:
+	// `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+	// empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+	// The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+	// allocation has none.
+	//
+	//
+	// Example: {"game":"minecraft","managed-by":"apply"}
+	Labels Labels `json:"labels"`
+
 	// LocalHost The host on which the agent reaches the game.
 	//
 	// Example: 127.0.0.1
@@ -1373,6 +1384,17 @@ type AllocationCreate struct {
 	// Enabled With false, the allocation is paused from the start.
 	Enabled *bool `json:"enabled,omitempty"`
 
+	// Labels Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+	// hyphens, underscores and slashes, with a letter or digit at both ends:
+	// `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+	// empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+	// The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+	// allocation has none.
+	//
+	//
+	// Example: {"game":"minecraft","managed-by":"apply"}
+	Labels *Labels `json:"labels,omitempty"`
+
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
 	// 253 characters; between its dots are letters, digits, hyphens and underscores, and the last part is
@@ -1427,6 +1449,17 @@ type AllocationCreated struct {
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
+
+	// Labels Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+	// hyphens, underscores and slashes, with a letter or digit at both ends:
+	// `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+	// empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+	// The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+	// allocation has none.
+	//
+	//
+	// Example: {"game":"minecraft","managed-by":"apply"}
+	Labels Labels `json:"labels"`
 
 	// LocalHost The host on which the agent reaches the game.
 	//
@@ -1547,6 +1580,17 @@ type AllocationDetail struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
+	// Labels Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+	// hyphens, underscores and slashes, with a letter or digit at both ends:
+	// `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+	// empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+	// The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+	// allocation has none.
+	//
+	//
+	// Example: {"game":"minecraft","managed-by":"apply"}
+	Labels Labels `json:"labels"`
+
 	// LocalHost The host on which the agent reaches the game.
 	//
 	// Example: 127.0.0.1
@@ -1636,7 +1680,7 @@ type AllocationDetail struct {
 
 // AllocationEvent An allocation is new to the caller, or has changed. Its status also changes with its device and its tunnel server.
 //
-// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
+// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"labels":{"game":"minecraft"},"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
 type AllocationEvent struct {
 	// Allocation A public port on a tunnel server, assigned to a tunnel client.
 	Allocation Allocation `json:"allocation"`
@@ -1725,6 +1769,9 @@ type AllocationPatch struct {
 
 	// Enabled False pauses the allocation, and true resumes it.
 	Enabled *bool `json:"enabled,omitempty"`
+
+	// Labels The labels that replace all labels of the allocation. An empty object removes them.
+	Labels *Labels `json:"labels,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -2846,6 +2893,16 @@ type KeptOut struct {
 //
 // Example: survival
 type Label = string
+
+// Labels Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+// hyphens, underscores and slashes, with a letter or digit at both ends:
+// `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+// empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+// The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+// allocation has none.
+//
+// Example: {"game":"minecraft","managed-by":"apply"}
+type Labels map[string]string
 
 // LiveEvent An event of `GET /api/events`, discriminated by `type`.
 type LiveEvent struct {
@@ -4980,6 +5037,10 @@ type ListAllocationsParams struct {
 
 	// Target Return only allocations with this target.
 	Target *TargetState `form:"target,omitempty" json:"target,omitempty"`
+
+	// Label Return only allocations that have a label with this key, or with this key and value: `key` or `key=value`.
+	// Can be given several times; an allocation must match all of them.
+	Label *[]string `form:"label,omitempty" json:"label,omitempty"`
 
 	// Sort The sort order. A leading hyphen reverses it. Names sort without regard to case, and
 	// allocations with equal values by ID. The default is `-id`.

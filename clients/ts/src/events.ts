@@ -69,7 +69,7 @@ export async function* subscribe(
     let error: unknown;
     try {
       // The position is in the query, because proxies drop headers that they do not know.
-      const path = '/api/events' + queryOf({ types: types?.length ? types : undefined, lastEventId: parser.lastId || undefined });
+      const path = '/api/events' + queryOf({ types: types?.length ? types.join(',') : undefined, lastEventId: parser.lastId || undefined });
       const response = await transport.exchange({ method: 'GET', path, headers: { Accept: 'text/event-stream' } }, { signal }, check);
       if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
         throw new ResponseError(`not a stream of events: ${response.headers.get('content-type')}`, response.status, '');

@@ -74,10 +74,11 @@ export function backoff(attempt: number, baseMs = 500): number {
   return Math.random() * Math.min(10_000, baseMs * 2 ** attempt);
 }
 
-/** Writes a query: lists with commas between the values, and nothing for what is undefined or null. */
+/** Writes a query: a list as a parameter for each value, and nothing for what is undefined or null. */
 export function queryOf(values: object | undefined): string {
   const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(values ?? {})) if (value != null) query.set(name, String(value));
+  for (const [name, value] of Object.entries(values ?? {}))
+    for (const one of Array.isArray(value) ? value : [value]) if (one != null) query.append(name, String(one));
   const text = query.toString();
   return text && `?${text}`;
 }

@@ -11,18 +11,20 @@ describe('requests', () => {
 
     expect(await client.allocations.get(42)).toEqual(allocation);
     await client.allocations.list({ limit: 5 });
+    await client.allocations.list({ label: ['game=a,b', 'managed-by'] });
     await client.devices.get('a/b?c');
     await client.organisations.updateMember(7, 8, { role: 'admin' });
     await client.users.delete(9, { devices: 'move', newOwnerId: 1 });
     expect(received.map(({ method, url }) => `${method} ${url}`)).toEqual([
       'GET /api/tunnel/allocations/42',
       'GET /api/tunnel/allocations?limit=5',
+      'GET /api/tunnel/allocations?label=game%3Da%2Cb&label=managed-by',
       'GET /api/tunnel/devices/a%2Fb%3Fc',
       'PATCH /api/organisations/7/members/8',
       'DELETE /api/users/9?devices=move&newOwnerId=1',
     ]);
-    expect(received[3]?.body).toBe('{"role":"admin"}');
-    expect(received[3]?.headers['content-type']).toBe('application/json');
+    expect(received[4]?.body).toBe('{"role":"admin"}');
+    expect(received[4]?.headers['content-type']).toBe('application/json');
     expect(received[0]?.headers['content-type']).toBeUndefined();
     expect(received[0]?.headers.authorization).toBe('Bearer a-token');
   });

@@ -24,7 +24,7 @@ func (a *api) ListAllocations(ctx context.Context, request server.ListAllocation
 		return nil, err
 	}
 	var rows []db.Allocation
-	if filter == (db.AllocationFilter{}) && sort == types.AllocationsDescendingByID {
+	if filter.IsZero() && sort == types.AllocationsDescendingByID {
 		rows, err = a.db.Allocations(ctx, scope, page)
 	} else {
 		rows, err = a.db.FindAllocations(ctx, scope, filter, db.Listing{Sort: toSort(sort), After: after, Limit: page.Limit})
@@ -54,6 +54,10 @@ func allocationFilter(params types.ListAllocationsParams) (filter db.AllocationF
 		Status:   textOf(params.Status),
 		Target:   textOf(params.Target),
 		Search:   textOf(params.Q),
+		Labels:   labelFilters(params.Label),
+	}
+	for _, label := range valueOr(params.Label, nil) {
+		parameters = append(parameters, "label", label)
 	}
 	parameters = given(parameters, "q", params.Q)
 	parameters = given(parameters, "deviceId", params.DeviceID)

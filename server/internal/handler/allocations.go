@@ -73,6 +73,9 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	if err := checkRun(allocation); err != nil {
 		return nil, err
 	}
+	if allocation.Labels, err = toLabels(create.Labels); err != nil {
+		return nil, err
+	}
 	rows, err := a.db.CreateAllocations(ctx, allocation)
 	if err != nil {
 		return nil, runUnavailable(ifNotFound(err, errNoServer), allocation.Count)
@@ -142,6 +145,13 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	}
 	if patch.Move, err = move(ctx, *request.Body); err != nil {
 		return nil, err
+	}
+	if request.Body.Labels != nil {
+		labels, err := toLabels(request.Body.Labels)
+		if err != nil {
+			return nil, err
+		}
+		patch.Labels = &labels
 	}
 	if options := request.Body.Options; options != nil {
 		patch.UDPIdleSeconds = options.UDPIdleSeconds

@@ -65,16 +65,17 @@ func manyAllocations(t *testing.T) (p *panel, admin, player caller, all []types.
 				WHEN 0 THEN NULL WHEN 1 THEN '00000000-0000-0000-0000-000000000002'::uuid ELSE '00000000-0000-0000-0000-000000000001' END
 			FROM (SELECT id, row_number() OVER (ORDER BY created_at, name) AS n FROM devices) AS o WHERE o.id = d.id AND (n % 7 > 0 OR d.kind = 'server')`,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol, udp_idle_seconds,
-				created_at, server_state, client_state, target, draining, drain_until, enabled)
+				created_at, server_state, client_state, target, draining, drain_until, enabled, labels)
 			SELECT d.id, s.id, p.protocol, 20000 + d.n, CASE WHEN d.n % 5 = 0 THEN '::1' ELSE '127.0.0.1' END, 25000 + d.n % 3,
 				(ARRAY['Valheim', 'survival', 'SURVIVAL', '', 'a_b%c', 'Ärger', 'a:b'])[1 + d.n % 7], 'none', 60, now() - d.n % 9 * interval '1 second',
 				(ARRAY['ready', 'ready', 'pending', 'failed'])[1 + p.i], (ARRAY['ready', 'ready', 'ready', 'pending', 'failed'])[1 + d.n % 5],
-				(ARRAY['up', 'down', 'unknown'])[1 + d.n % 3], d.n % 11 = 0, CASE WHEN d.n % 11 = 0 THEN now() + interval '1 hour' END, d.n % 13 > 0
+				(ARRAY['up', 'down', 'unknown'])[1 + d.n % 3], d.n % 11 = 0, CASE WHEN d.n % 11 = 0 THEN now() + interval '1 hour' END, d.n % 13 > 0,
+				(ARRAY['{}', '{"game": "minecraft"}', '{"game": "luanti=5", "managed-by": "apply"}']::jsonb[])[1 + d.n % 3]
 			FROM (SELECT id, row_number() OVER (ORDER BY created_at, name) AS n FROM devices WHERE kind = 'client') d
 			JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM devices WHERE kind = 'server') s ON s.n = 1 + d.n % 3
 			CROSS JOIN LATERAL (VALUES ('tcp', 0), ('udp', 1)) AS p (protocol, i)
 			UNION ALL SELECT d.id, s.id, p.protocol, 30000 + d.n, 'game.lan', 7777, format('no %s', d.n), 'none', 60, now() - d.n * interval '1 hour',
-				(ARRAY['ready', 'ready', 'pending', 'failed'])[1 + p.i], 'ready', 'up', false, NULL, true
+				(ARRAY['ready', 'ready', 'pending', 'failed'])[1 + p.i], 'ready', 'up', false, NULL, true, '{"managed-by": ""}'
 			FROM (SELECT id, row_number() OVER (ORDER BY created_at DESC, name DESC) AS n FROM devices WHERE kind = 'client') d
 			JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM devices WHERE kind = 'server') s ON s.n = 1 + d.n % 3
 			CROSS JOIN LATERAL (VALUES ('tcp', 2), ('udp', 3)) AS p (protocol, i)`)
@@ -171,6 +172,13 @@ func TestLists_OfAllocationsMatchTheirFiltersInEveryOrder(t *testing.T) {
 		"status=failed&protocol=udp&q=no": func(a types.Allocation) bool {
 			return a.Status == "failed" && a.Protocol == "udp" && contains("no")(a)
 		},
+		"label=game": func(a types.Allocation) bool { return a.Labels["game"] != "" },
+		"label=game&label=" + url.QueryEscape("game=luanti=5"): func(a types.Allocation) bool { return a.Labels["game"] == "luanti=5" },
+		"label=managed-by%3D&protocol=udp": func(a types.Allocation) bool {
+			by, found := a.Labels["managed-by"]
+			return found && by == "" && a.Protocol == "udp"
+		},
+		"label=game&label=nothing": func(types.Allocation) bool { return false },
 	} {
 		filters[filter] = of
 	}

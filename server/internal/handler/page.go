@@ -28,7 +28,7 @@ func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
 
 // cut removes the extra row of page and returns the Link header to the next page
 // (RFC 8288), or nil if there is none. parameters are names and values of other query
-// parameters that the page has; an empty value is left out.
+// parameters that the page has, of which a name may have several; an empty value is left out.
 func cut[T any](rows []T, wanted int, path string, key func(T) string, parameters ...string) ([]T, *string) {
 	return cutAs(rows, wanted, path, "after", key, parameters...)
 }
@@ -45,7 +45,7 @@ func cutAs[T any](rows []T, wanted int, path, position string, key func(T) strin
 	}
 	for i := 0; i+1 < len(parameters); i += 2 {
 		if parameters[i+1] != "" {
-			query.Set(parameters[i], parameters[i+1])
+			query.Add(parameters[i], parameters[i+1])
 		}
 	}
 	link := fmt.Sprintf(`<%s?%s>; rel="next"`, path, query.Encode())

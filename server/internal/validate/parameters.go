@@ -60,9 +60,9 @@ func (op *operation) checkQuery(query url.Values) []types.ErrorDetail {
 		case !op.takes(name) && op.open:
 		case !op.takes(name):
 			details = append(details, problem.Field(name, "is not a parameter of this operation"))
-		case len(values) > 1:
+		case len(values) > 1 && !op.repeats(name):
 			details = append(details, problem.Field(name, "is given more than once"))
-		case !clean(values[0]):
+		case slices.ContainsFunc(values, func(value string) bool { return !clean(value) }):
 			details = append(details, problem.Field(name, unclean))
 		}
 	}
@@ -73,6 +73,13 @@ func (op *operation) checkQuery(query url.Values) []types.ErrorDetail {
 func (op *operation) takes(name string) bool {
 	return slices.ContainsFunc(op.parameters, func(p *openapi3.Parameter) bool {
 		return p.In == openapi3.ParameterInQuery && p.Name == name
+	})
+}
+
+// repeats reports whether a parameter of the query is a list whose items each have its name.
+func (op *operation) repeats(name string) bool {
+	return slices.ContainsFunc(op.parameters, func(p *openapi3.Parameter) bool {
+		return p.In == openapi3.ParameterInQuery && p.Name == name && p.Schema.Value.Type.Is(openapi3.TypeArray) && (p.Explode == nil || *p.Explode)
 	})
 }
 

@@ -50,7 +50,7 @@ export interface paths {
          *
          *     | error | cause |
          *     |---|---|
-         *     | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
+         *     | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, the last port of the run would be above 65535, or the key of a label is invalid. |
          *     | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
          *     | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
          *     | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -166,6 +166,9 @@ export interface paths {
          *     the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
          *     affected.
          *
+         *     **Labels.** `labels` replaces all labels of this allocation. To change one, read them, send all of them, and
+         *     use `If-Match` so that nobody else's change is lost.
+         *
          *     **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
          *     protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
          *     keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -186,7 +189,7 @@ export interface paths {
          *
          *     | error | cause |
          *     |---|---|
-         *     | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+         *     | `400 invalid_request` | `drainSeconds` without `serverId`, `options.proxyProtocol` is `v1` and the allocation is for UDP, or the key of a label is invalid. |
          *     | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
          *     | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
          *     | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
@@ -2450,6 +2453,7 @@ export interface components {
             name: string;
             /** @description False while the allocation is paused. A paused allocation keeps its port and accepts no players. */
             enabled: boolean;
+            labels: components["schemas"]["Labels"];
             options: components["schemas"]["AllocationOptions"];
             status: components["schemas"]["AllocationStatus"];
             /** @description Why the status is not `listening`, or null if there is nothing to explain. */
@@ -2630,6 +2634,7 @@ export interface components {
             name?: components["schemas"]["Label"];
             /** @description With false, the allocation is paused from the start. */
             enabled?: boolean;
+            labels?: components["schemas"]["Labels"];
             options?: components["schemas"]["AllocationOptions"];
         };
         /** @description The first allocation created, and the list of all of them. */
@@ -2657,7 +2662,24 @@ export interface components {
             drainSeconds?: components["schemas"]["DrainSeconds"];
             /** @description False pauses the allocation, and true resumes it. */
             enabled?: boolean;
+            /** @description The labels that replace all labels of the allocation. An empty object removes them. */
+            labels?: components["schemas"]["Labels"];
             options?: components["schemas"]["AllocationOptions"];
+        };
+        /**
+         * @description Labels by which people and tools find their allocations. A key has 1 to 63 lower-case letters, digits, dots,
+         *     hyphens, underscores and slashes, with a letter or digit at both ends:
+         *     `^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$`. A value has at most 128 characters, on one line, and may be
+         *     empty. Labels mean nothing to the panel. Whoever sees the allocation sees them: do not put secrets there.
+         *     The allocations of a run, and both protocols of `tcp+udp`, get the same labels. Without `labels`, a new
+         *     allocation has none.
+         * @example {
+         *       "game": "minecraft",
+         *       "managed-by": "apply"
+         *     }
+         */
+        Labels: {
+            [key: string]: string;
         };
         /** @description A change of many allocations. */
         AllocationsBulk: {
@@ -4348,6 +4370,9 @@ export interface components {
          *         "localPort": 25565,
          *         "name": "survival",
          *         "enabled": true,
+         *         "labels": {
+         *           "game": "minecraft"
+         *         },
          *         "options": {
          *           "proxyProtocol": "none",
          *           "udpIdleSeconds": 60,
@@ -6297,6 +6322,14 @@ export interface operations {
                  */
                 target?: components["schemas"]["TargetState"];
                 /**
+                 * @description Return only allocations that have a label with this key, or with this key and value: `key` or `key=value`.
+                 *     Can be given several times; an allocation must match all of them.
+                 * @example [
+                 *       "game=minecraft"
+                 *     ]
+                 */
+                label?: string[];
+                /**
                  * @description The sort order. A leading hyphen reverses it. Names sort without regard to case, and
                  *     allocations with equal values by ID. The default is `-id`.
                  * @example name
@@ -6351,6 +6384,9 @@ export interface operations {
                      *         "localPort": 2456,
                      *         "name": "valheim",
                      *         "enabled": true,
+                     *         "labels": {
+                     *           "game": "valheim"
+                     *         },
                      *         "options": {
                      *           "proxyProtocol": "v2",
                      *           "udpIdleSeconds": 60,
@@ -6378,6 +6414,9 @@ export interface operations {
                      *         "localPort": 25565,
                      *         "name": "survival",
                      *         "enabled": true,
+                     *         "labels": {
+                     *           "game": "minecraft"
+                     *         },
                      *         "options": {
                      *           "proxyProtocol": "none",
                      *           "udpIdleSeconds": 60,
@@ -6637,6 +6676,9 @@ export interface operations {
                      *       "localPort": 25565,
                      *       "name": "survival",
                      *       "enabled": true,
+                     *       "labels": {
+                     *         "game": "minecraft"
+                     *       },
                      *       "options": {
                      *         "proxyProtocol": "none",
                      *         "udpIdleSeconds": 60,
@@ -6776,6 +6818,9 @@ export interface operations {
                      *       "localPort": 25565,
                      *       "name": "survival",
                      *       "enabled": true,
+                     *       "labels": {
+                     *         "game": "minecraft"
+                     *       },
                      *       "options": {
                      *         "proxyProtocol": "none",
                      *         "udpIdleSeconds": 60,
