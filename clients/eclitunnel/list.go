@@ -14,21 +14,27 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-type listCmd struct{}
+type listCmd struct {
+	Label []string `env:"-" sep:"none" placeholder:"KEY[=VALUE]" help:"List only ports with this label. Can be repeated: a port has to have all of them."`
+}
 
 // Run implements the command.
-func (*listCmd) Run(ctx context.Context, a *app, s *settings) error {
+func (cmd *listCmd) Run(ctx context.Context, a *app, s *settings) error {
 	_, client, err := s.device(a)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	allocations, err := client.Allocations(ctx)
+	allocations, err := cmd.read(ctx, client)
 	if err != nil {
 		return err
 	}
 	if s.JSON {
 		return a.printJSON(allocations)
+	}
+	if len(allocations) == 0 && len(cmd.Label) > 0 {
+		a.printf("No port has these labels. List all with: eclitunnel list")
+		return nil
 	}
 	if len(allocations) == 0 {
 		a.printf("No ports are open. Open one with: eclitunnel open tcp PORT")
@@ -36,6 +42,21 @@ func (*listCmd) Run(ctx context.Context, a *app, s *settings) error {
 	}
 	a.printAllocations(allocations)
 	return nil
+}
+
+// read returns the allocations to list.
+func (cmd *listCmd) read(ctx context.Context, client *tunnel.Client) ([]types.Allocation, error) {
+	if len(cmd.Label) == 0 { // Panels that do not know labels yet refuse the parameter.
+		return client.Allocations(ctx)
+	}
+	allocations := []types.Allocation{}
+	for o, err := range client.EachAllocation(ctx, types.ListAllocationsParams{Label: &cmd.Label}) {
+		if err != nil {
+			return nil, usageIfInvalid(err)
+		}
+		allocations = append(allocations, o)
+	}
+	return allocations, nil
 }
 
 // printAllocations prints allocations as a table.

@@ -29,16 +29,17 @@ const (
 )
 
 type openCmd struct {
-	Protocol        word          `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port, as Minecraft Bedrock Edition needs."`
-	Target          string        `arg:"" name:"port" help:"Local port of the game, 1 to 65535, or up to 16 neighbouring ports, such as 2456-2458. HOST:PORT is a port of another host."`
-	Host            string        `env:"-" placeholder:"HOST" help:"Local host of the game (default: 127.0.0.1)."`
-	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535, of neighbouring ports the first. Outside the tunnel server's range an admin has to permit it (default: any free port)."`
-	Name            string        `env:"-" help:"Label to recognise the port by."`
-	ProxyProtocol   word          `env:"-" enum:"none,v1,v2," default:"" placeholder:"NAME" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
-	PlayerAddresses bool          `env:"-" default:"true" negatable:"" help:"Let a game at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, for its limits and bans. Without it all players are 127.0.0.1 (default: true)."`
-	UDPIdle         time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
-	Wait            time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
-	New             bool          `env:"-" help:"Open another public port if the game has one already (default: false)."`
+	Protocol        word              `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port, as Minecraft Bedrock Edition needs."`
+	Target          string            `arg:"" name:"port" help:"Local port of the game, 1 to 65535, or up to 16 neighbouring ports, such as 2456-2458. HOST:PORT is a port of another host."`
+	Host            string            `env:"-" placeholder:"HOST" help:"Local host of the game (default: 127.0.0.1)."`
+	PublicPort      int               `env:"-" placeholder:"N" help:"Public port, 1 to 65535, of neighbouring ports the first. Outside the tunnel server's range an admin has to permit it (default: any free port)."`
+	Name            string            `env:"-" help:"Label to recognise the port by."`
+	ProxyProtocol   word              `env:"-" enum:"none,v1,v2," default:"" placeholder:"NAME" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
+	PlayerAddresses bool              `env:"-" default:"true" negatable:"" help:"Let a game at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, for its limits and bans. Without it all players are 127.0.0.1 (default: true)."`
+	UDPIdle         time.Duration     `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
+	Wait            time.Duration     `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
+	Label           map[string]string `env:"-" mapsep:"none" placeholder:"KEY=VALUE" help:"Label for tools to find the port by, such as game=minecraft. Can be repeated, up to 16 times."`
+	New             bool              `env:"-" help:"Open another public port if the game has one already (default: false)."`
 }
 
 func (*openCmd) Help() string {
@@ -134,6 +135,10 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 	}
 	if cmd.Name != "" {
 		r.Name = &cmd.Name
+	}
+	if len(cmd.Label) > 0 { // As with the next option.
+		labels := types.Labels(cmd.Label)
+		r.Labels = &labels
 	}
 	if !cmd.PlayerAddresses { // Panels that do not know it yet refuse the option.
 		r.Options.PlayerAddresses = &cmd.PlayerAddresses

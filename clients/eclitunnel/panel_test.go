@@ -232,6 +232,7 @@ func (p *panel) open(r *http.Request) answer {
 			PublicAddresses: p.addresses,
 
 			Name: valueOr(request.Name, ""), Options: *request.Options, Status: types.AllocationPending,
+			Labels: labelsOf(request.Labels),
 		})
 		if request.Name != nil {
 			made[len(made)-1].Name = *request.Name
@@ -248,11 +249,14 @@ func valueOr(value *string, fallback string) string {
 	return *value
 }
 
-func (p *panel) listAllocations(*http.Request) answer {
+func (p *panel) listAllocations(r *http.Request) answer {
 	if p.onList != nil {
 		if a := p.onList(); a != nil {
 			return *a
 		}
+	}
+	if r.URL.Query().Has("label") {
+		return answer{200, labelled(p.allocations, r.URL.Query()["label"])}
 	}
 	for i := range p.allocations {
 		a := &p.allocations[i]

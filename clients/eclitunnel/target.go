@@ -106,9 +106,21 @@ func fulfils(a types.Allocation, request types.AllocationCreate, offset int, pro
 	return a.Protocol == protocol && a.LocalPort == request.LocalPort+offset && sameHost(a.LocalHost, *request.LocalHost) &&
 		(request.Port == nil || a.Port == *request.Port+offset) &&
 		(request.Name == nil || a.Name == *request.Name) &&
+		hasLabels(a, request.Labels) &&
 		sameOption(request.Options.ProxyProtocol, a.Options.ProxyProtocol) &&
 		sameOption(request.Options.UDPIdleSeconds, a.Options.UDPIdleSeconds) &&
 		sameOption(request.Options.PlayerAddresses, a.Options.PlayerAddresses)
+}
+
+func hasLabels(a types.Allocation, wanted *types.Labels) bool {
+	if wanted != nil {
+		for key, value := range *wanted {
+			if is, found := a.Labels[key]; !found || is != value {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func sameOption[T comparable](wanted, is *T) bool {
