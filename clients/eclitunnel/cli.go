@@ -38,6 +38,7 @@ type commands struct {
 	Close   closeCmd   `cmd:"" help:"Close a public port."`
 	Pause   pauseCmd   `cmd:"" help:"Close a public port for a while and keep it."`
 	Resume  resumeCmd  `cmd:"" help:"Open a paused public port again."`
+	Apply   applyCmd   `cmd:"" help:"Make this machine's public ports what a file says."`
 	Status  statusCmd  `cmd:"" help:"Show this machine's state on the panel."`
 	Service serviceCmd `cmd:"" help:"Run the agent as a service of this machine."`
 	Version versionCmd `cmd:"" help:"Print the agent's version."`

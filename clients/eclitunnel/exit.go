@@ -26,6 +26,8 @@ var (
 	errNotStored       = errors.New("the enrollment cannot be stored")
 	errNoAllocation    = errors.New("no such port")
 	errNotServed       = errors.New("players cannot join yet")
+	errDiffers         = errors.New("the ports are not as the file says")
+	errIncomplete      = errors.New("not everything could be applied")
 	errOpenFailed      = errors.New("the port could not be opened, and is closed again")
 )
 
@@ -48,6 +50,8 @@ var outcomes = []struct {
 	{12, "the port was created, but players cannot join yet", is(errNotServed)},
 	{13, "an agent of this device already runs on this machine", as[*agent.InstanceError]},
 	{14, "the port could not be opened, and is closed again", is(errOpenFailed)},
+	{20, "apply --dry-run: the ports are not as the file says", is(errDiffers)},
+	{21, "apply: some of the ports could not be made as the file says", is(errIncomplete)},
 	{exitOther, "any other error", func(error) bool { return true }},
 }
 

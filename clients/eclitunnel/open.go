@@ -103,7 +103,7 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 			a.warnf("%s", noGameLine(o))
 		}
 	}
-	cmd.warnAllow(a, c, request)
+	a.warnAllow(c, request)
 	return err
 }
 
@@ -205,7 +205,7 @@ func targetPending(o types.Allocation) bool {
 
 // warnAllow warns if the enrollment does not permit the local target. A running agent may
 // still permit it, by its own flags.
-func (cmd *openCmd) warnAllow(a *app, c agent.Config, request types.AllocationCreate) {
+func (a *app) warnAllow(c agent.Config, request types.AllocationCreate) {
 	list, err := agent.ParseAllowList(c.Allow, c.AllowPorts)
 	if err != nil {
 		return // The agent says so.

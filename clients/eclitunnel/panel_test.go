@@ -61,9 +61,11 @@ type panel struct {
 	session      string   // The Authorization header of the enrollment's start.
 	ended        []string // Those of logouts.
 	allocations  []types.Allocation
-	settle       types.AllocationStatus   // The status of a pending allocation once it is read.
-	onList       func() *answer           // If set, called before allocations are listed; its answer, if any, replaces the list.
-	onRegenerate func()                   // If set, called before a token is regenerated.
+	settle       types.AllocationStatus // The status of a pending allocation once it is read.
+	onList       func() *answer         // If set, called before allocations are listed; its answer, if any, replaces the list.
+	onRegenerate func()                 // If set, called before a token is regenerated.
+	keys         map[string]answer      // Answers to openings, by Idempotency-Key.
+	lastID       int64
 	stuck        bool                     // No allocation can be deleted.
 	online       bool                     // What the panel says of the device.
 	server       *types.TunnelServer      // If set, the same of a tunnel server.
@@ -87,7 +89,7 @@ func deviceToken(id uuid.UUID, kind types.DeviceKind) string {
 func newPanel(t *testing.T) *panel {
 	t.Helper()
 	id := uuid.New()
-	p := &panel{device: id, token: deviceToken(id, types.DeviceKindClient), settle: types.AllocationListening}
+	p := &panel{device: id, token: deviceToken(id, types.DeviceKindClient), settle: types.AllocationListening, keys: map[string]answer{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/tunnel/device/start", p.start)
 	mux.HandleFunc("GET /api/tunnel/device/poll", p.poll)
@@ -97,6 +99,7 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("GET /api/tunnel/devices/{id}", p.asDevice(p.getDevice))
 	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(p.listAllocations))
 	mux.HandleFunc("POST /api/tunnel/allocations", p.asDevice(p.open))
+	mux.HandleFunc("GET /api/tunnel/allocations/{id}", p.asDevice(p.getAllocation))
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
 	mux.HandleFunc("PATCH /api/tunnel/allocations/{id}", p.asDevice(p.updateAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
@@ -195,6 +198,14 @@ func (p *panel) getDevice(r *http.Request) answer {
 }
 
 func (p *panel) open(r *http.Request) answer {
+	key := r.Header.Get("Idempotency-Key")
+	if _, found := p.keys[key]; !found {
+		p.keys[key] = p.openNew(r)
+	}
+	return p.keys[key]
+}
+
+func (p *panel) openNew(r *http.Request) answer {
 	var request types.AllocationCreate
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return refusal(400, types.CodeInvalidRequest)
@@ -225,14 +236,15 @@ func (p *panel) open(r *http.Request) answer {
 	var made []types.Allocation
 	for i := range count * len(protocols) {
 		offset := i / len(protocols)
+		p.lastID++
 		made = append(made, types.Allocation{
-			ID: int64(len(p.allocations) + len(made) + 1), Port: port + offset, DeviceID: p.device, Protocol: protocols[i%len(protocols)],
+			ID: p.lastID, Port: port + offset, DeviceID: p.device, Protocol: protocols[i%len(protocols)],
 			PublicHost: "play.test", PublicAddress: "play.test:" + strconv.Itoa(port+offset),
 			LocalHost: *request.LocalHost, LocalPort: request.LocalPort + offset, RunID: run,
 			PublicAddresses: p.addresses,
 
 			Name: valueOr(request.Name, ""), Options: *request.Options, Status: types.AllocationPending,
-			Labels: labelsOf(request.Labels),
+			Labels: labelsOf(request.Labels), Enabled: request.Enabled == nil || *request.Enabled,
 		})
 		if request.Name != nil {
 			made[len(made)-1].Name = *request.Name

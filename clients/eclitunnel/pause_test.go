@@ -2,32 +2,10 @@ package main
 
 import (
 	"encoding/json"
-	"net/http"
-	"strconv"
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
-
-// updateAllocation pauses or resumes an allocation.
-func (p *panel) updateAllocation(r *http.Request) answer {
-	var patch types.AllocationPatch
-	if err := json.NewDecoder(r.Body).Decode(&patch); err != nil || patch.Enabled == nil {
-		return refusal(400, types.CodeInvalidRequest)
-	}
-	for i := range p.allocations {
-		a := &p.allocations[i]
-		if strconv.FormatInt(a.ID, 10) != r.PathValue("id") {
-			continue
-		}
-		a.Enabled, a.Status = *patch.Enabled, types.AllocationPaused
-		if a.Enabled {
-			a.Status = types.AllocationPending
-		}
-		return answer{200, *a}
-	}
-	return refusal(404, types.CodeNotFound)
-}
 
 func TestPause_ClosesAPortForAWhile(t *testing.T) {
 	p := newPanel(t)

@@ -42,6 +42,8 @@ var values = map[string]string{
 	"PORTS,...":        "list of ports",
 	"HOST:PORT":        "host and port",
 	"ID":               "id",
+	"KEY=VALUE":        "label",
+	"KEY[=VALUE]":      "label",
 	"KIND":             "name",
 	"LEVEL":            "name",
 	"N":                "port",
@@ -56,7 +58,7 @@ var values = map[string]string{
 }
 
 var (
-	flagLine      = regexp.MustCompile(`(?m)^ {2,}--(\S+) {2,}(.+)$`)
+	flagLine      = regexp.MustCompile(`(?m)^ {2,}(?:-[a-gi-z], )?--(\S+) {2,}(.+)$`)
 	variableText  = regexp.MustCompile(` \(\$(ECLITUNNEL_[A-Z0-9_]+)\)\.?$`)
 	fallbackText  = regexp.MustCompile(` \(default: ([^()]+)\)`)
 	quotedAddress = regexp.MustCompile(`^"[0-9.]+"$`)
