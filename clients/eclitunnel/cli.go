@@ -14,6 +14,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/commandline"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
@@ -31,17 +32,19 @@ The device token is read from --token-file, from $ECLITUNNEL_TOKEN, or from the 
 type commands struct {
 	settings `embed:""`
 
-	Enroll  enrollCmd  `cmd:"" help:"Enroll this machine with a panel, or install a regenerated token."`
-	Run     runCmd     `cmd:"" help:"Serve this machine's public ports until stopped."`
-	Open    openCmd    `cmd:"" help:"Open a public port and forward it to a local port."`
-	List    listCmd    `cmd:"" help:"List this machine's public ports."`
-	Close   closeCmd   `cmd:"" help:"Close a public port."`
-	Pause   pauseCmd   `cmd:"" help:"Close a public port for a while and keep it."`
-	Resume  resumeCmd  `cmd:"" help:"Open a paused public port again."`
-	Apply   applyCmd   `cmd:"" help:"Make this machine's public ports what a file says."`
-	Status  statusCmd  `cmd:"" help:"Show this machine's state on the panel."`
-	Service serviceCmd `cmd:"" help:"Run the agent as a service of this machine."`
-	Version versionCmd `cmd:"" help:"Print the agent's version."`
+	Enroll     enrollCmd     `cmd:"" help:"Enroll this machine with a panel, or install a regenerated token."`
+	Run        runCmd        `cmd:"" help:"Serve this machine's public ports until stopped."`
+	Open       openCmd       `cmd:"" help:"Open a public port and forward it to a local port."`
+	List       listCmd       `cmd:"" help:"List this machine's public ports."`
+	Close      closeCmd      `cmd:"" help:"Close a public port."`
+	Pause      pauseCmd      `cmd:"" help:"Close a public port for a while and keep it."`
+	Resume     resumeCmd     `cmd:"" help:"Open a paused public port again."`
+	Apply      applyCmd      `cmd:"" help:"Make this machine's public ports what a file says."`
+	Status     statusCmd     `cmd:"" help:"Show this machine's state on the panel."`
+	Service    serviceCmd    `cmd:"" help:"Run the agent as a service of this machine."`
+	Completion completionCmd `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual pages into a directory."`
+	Version    versionCmd    `cmd:"" help:"Print the agent's version."`
 }
 
 // settings are the flags of every command.
@@ -97,6 +100,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	)
 	if err != nil {
 		return a.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	if len(args) > 0 && args[0] == commandline.Word {
+		return a.fail(a.complete(ctx, parser, args[1:]))
 	}
 	if len(args) > 0 && args[0] == "help" { // The parser knows it as a flag only.
 		args = append(slices.Clone(args[1:]), "--help")

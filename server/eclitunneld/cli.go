@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/eclitunnel/eclitunnel/internal/commandline"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/server"
 )
@@ -51,7 +52,9 @@ type commands struct {
 		List   listKeysCommand   `cmd:"" help:"List the signing keys of tokens."`
 		Revoke revokeKeysCommand `cmd:"" help:"Revoke leaked keys and all tokens they signed; lists the devices that need new tokens."`
 	} `cmd:"" help:"Manage signing keys, whether or not a panel is running."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Completion completionCommand `cmd:"" help:"Print the script that completes command lines in a shell."`
+	Man        manCommand        `cmd:"" hidden:"" help:"Write the manual pages into a directory."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
 // console is a command's standard input and outputs.
@@ -71,13 +74,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err := cleanVariables(); err != nil {
 		return out.fail(err)
 	}
-	helped := false
+	helped, dataDir := false, defaultDataDir()
+	if len(args) > 0 && args[0] == "man" {
+		dataDir = systemDataDir // Pages are not of who writes them.
+	}
 	var grammar commands
 	parser, err := kong.New(&grammar,
 		kong.Name("eclitunneld"),
 		kong.Description(description),
 		kong.DefaultEnvars(variablePrefix),
-		kong.Vars{"data_dir": defaultDataDir(), "acme_directory": server.DefaultACMEDirectory},
+		kong.Vars{"data_dir": dataDir, "acme_directory": server.DefaultACMEDirectory},
 		kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
 		// Help exits during parsing; parsing the rest has no effect.
@@ -87,6 +93,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	)
 	if err != nil {
 		return out.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	if len(args) > 0 && args[0] == commandline.Word {
+		return out.fail(commandline.Answer(stdout, args[1:], func(words []string) commandline.Completion {
+			return commandline.Complete(parser.Model, words, nil)
+		}))
 	}
 	if len(args) > 0 && args[0] == "help" { // The parser knows it as a flag only.
 		args = append(slices.Clone(args[1:]), "--help")
@@ -157,6 +168,9 @@ func (f databaseFlags) database() (server.Database, error) {
 	}
 	return database, nil
 }
+
+// systemDataDir is the data directory of a panel that root runs.
+const systemDataDir = "/var/lib/eclitunneld"
 
 // defaultDataDir returns the system's directory for root, the user's own for others,
 // and the empty string if the user has none.

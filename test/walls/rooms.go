@@ -38,6 +38,7 @@ var rooms = []room{
 	{"./internal/prompt/prompttest", "", "for tests: a terminal"},
 	{"./internal/prompt", "", "asks a person at a terminal for a secret"},
 	{"./internal/terminal", "", "makes text safe to print to a terminal"},
+	{"./internal/commandline", "", "completions for shells and manual pages, from a program's grammar"},
 	{"./internal/dialer", "./internal/netaddr", "connections to hosts of which a part fails: which address to begin with"},
 	{"./internal/lograte", "", "how often a line is logged about one thing"},
 	{"./internal/openfiles", "./internal/lograte", "how many files a process may have open, shared among the allocations that it carries"},
