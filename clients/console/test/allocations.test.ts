@@ -57,6 +57,8 @@ describe('opening ports', () => {
     const requests = panel();
     await open(wanted(presetOf('valheim'), { port: 2456 }), presetOf('valheim'), requests, new Map());
     expect(requests.create.mock.calls).toEqual([[{ deviceId: 'device', protocol: 'udp', localPort: 2456, localHost: '127.0.0.1', name: 'game', count: 3, port: 2456 }]]);
+    await open(wanted(presetOf('valheim'), { labels: { game: 'valheim' } }), presetOf('valheim'), requests, new Map());
+    expect(requests.create.mock.lastCall?.[0]).toMatchObject({ labels: { game: 'valheim' } });
     expect(requests.update).not.toHaveBeenCalled();
   });
 

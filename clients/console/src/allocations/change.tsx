@@ -6,9 +6,11 @@ import { Dialog, Form, Input, Loaded, numberOf, Select, textOf, useNotices } fro
 import { useRereadPages, useServers } from './data.js';
 import { Overtaken, useEditing, useVersion, type Version } from './editing.js';
 import { errorTexts } from './error-texts.js';
+import { labelsOf, linesOf } from './label-lines.js';
+import { LabelsField } from './labels.js';
 import { texts } from './texts.js';
 
-/** Changes the name, the local target and the public port. */
+/** Changes the name, the local target, the public port and the labels. */
 export function ChangePort({ id, onClose }: { id: number; onClose(): void }): ReactNode {
   const t = useText(texts);
   const version = useVersion(id);
@@ -34,6 +36,8 @@ function ChangeForm({ version, onClose }: { version: Version; onClose(): void })
     if (localHost !== allocation.localHost) body.localHost = localHost;
     if (localPort !== null && localPort !== allocation.localPort) body.localPort = localPort;
     if (port !== null && port !== allocation.port) body.port = port;
+    const labels = labelsOf(textOf(data, 'labels'));
+    if (linesOf(labels).join('\n') !== linesOf(allocation.labels).join('\n')) body.labels = labels;
     if (Object.keys(body).length > 0) {
       await editing.save(body);
       notify(t.saved);
@@ -55,6 +59,7 @@ function ChangeForm({ version, onClose }: { version: Version; onClose(): void })
       ) : (
         <Input name="port" label={t.fields.port} type="number" min={1} max={65535} required defaultValue={allocation.port} hint={t.portChangeHint} />
       )}
+      <LabelsField labels={allocation.labels} />
     </Form>
   );
 }

@@ -8,6 +8,8 @@ import { useText } from '../lib/language.js';
 import { Check, Form, Input, Note, numberOf, Select, textOf } from '../ui/index.js';
 import { useClients, useMayManage, useRereadPages, useServers } from './data.js';
 import { errorTexts } from './error-texts.js';
+import { labelsOf } from './label-lines.js';
+import { LabelsField } from './labels.js';
 import { open, type Opened, type SameBy, type Wanted } from './opening.js';
 import { portsText, presetOf, presets, type FurtherPorts, type NewProtocol, type Preset, type PresetId } from './presets.js';
 import { presetTexts } from './presets-texts.js';
@@ -91,6 +93,7 @@ function wantedOf(preset: Preset, data: FormData, deviceId: string | undefined):
     ports: { protocol: textOf(data, 'protocol') as NewProtocol, localPort: numberOf(data, 'localPort') ?? 0, count: numberOf(data, 'count') ?? 1 },
     port: numberOf(data, 'port'),
     serverId: textOf(data, 'serverId'),
+    labels: labelsOf(textOf(data, 'labels')),
     sameBy: data.get('sameBy') === 'equal' ? 'equal' : 'free',
     further: (preset.further ?? []).filter(({ use }) => data.has(`further-${use}`)).map((ports) => ({ ...ports, name: `${name} ${ports.use}`.trim() })),
   };
@@ -145,6 +148,7 @@ function Fields({ preset }: { preset: Preset }): ReactNode {
           <Input name="count" label={t.count} hint={t.countHint} type="number" min={1} max={16} required defaultValue={ports.count ?? 1} />
           {!preset.samePort && <Input name="port" label={t.fields.port} hint={t.portHint} type="number" min={1} max={65535} placeholder={t.automatic} />}
           <ServerChoice />
+          <LabelsField />
         </div>
       </details>
     </>

@@ -6,6 +6,7 @@ import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
 import { Note } from '../ui/index.js';
 import { useRereadPages } from './data.js';
+import { linesOf } from './label-lines.js';
 import { texts } from './texts.js';
 
 /** An allocation as it was read, and the version that a change of it is based on. */
@@ -68,8 +69,8 @@ export function useEditing(version: Version): Editing {
 }
 
 /** The values of an allocation that a form can change, by the name of the field. */
-function valuesOf({ name, localHost, localPort, port, enabled, publicHost, options }: AllocationDetail): Record<string, unknown> {
-  return { name, localHost, localPort, port, enabled, publicHost, ...options };
+function valuesOf({ name, localHost, localPort, port, enabled, publicHost, labels, options }: AllocationDetail): Record<string, unknown> {
+  return { name, localHost, localPort, port, enabled, publicHost, labels: linesOf(labels), ...options };
 }
 
 /** Says what somebody else has changed while a form was open, and what saving it again does. */

@@ -10,6 +10,7 @@ import { Button, ButtonLink, Empty, Filter, Loaded, PageHead, Pager, SearchBox, 
 import { Addresses } from './address.js';
 import { BulkBar, type Chosen } from './bulk.js';
 import { useClients, useKnownDevice, useMayManage, useOrganisations, useServers } from './data.js';
+import { LabelFilter } from './labels.js';
 import { RowMenu } from './row-menu.js';
 import { PlayersCell, StateCell } from './situation.js';
 import { stateFilters } from './state-filters.js';
@@ -19,7 +20,7 @@ import { texts } from './texts.js';
 type Query = NonNullable<Parameters<typeof client.allocations.list>[0]>;
 
 const topics = ['allocation'];
-const filterNames = ['state', 'protocol', 'deviceId', 'serverId', 'owner'] as const;
+const filterNames = ['state', 'protocol', 'deviceId', 'serverId', 'owner', 'label'] as const;
 
 /** The query of the list that the page's address stands for. */
 function queryOf(parameters: URLSearchParams): Query {
@@ -31,6 +32,7 @@ function queryOf(parameters: URLSearchParams): Query {
     serverId: parameters.get('serverId') ?? undefined,
     ownerId: kind === 'user' ? Number(id) : undefined,
     organisationId: kind === 'organisation' ? Number(id) : undefined,
+    label: parameters.has('label') ? parameters.getAll('label') : undefined,
     sort: (parameters.get('sort') ?? undefined) as Query['sort'],
     ...stateFilters[parameters.get('state') as keyof typeof stateFilters],
   } as Query;
@@ -64,6 +66,7 @@ export function List(): ReactNode {
           ) : (
             <div className="stack">
               <Filters />
+              <LabelFilter />
               {items.length === 0 ? (
                 <Empty title={t.nothingFound} action={filtered ? <Button onClick={clear}>{t.clear}</Button> : <Button onClick={pages.first}>{t.toFirst}</Button>}>
                   {filtered ? t.nothingFoundText : undefined}

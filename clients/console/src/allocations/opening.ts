@@ -24,6 +24,7 @@ export interface Wanted {
   /** The tunnel server; without it the panel chooses one. */
   serverId: string;
   sameBy: SameBy;
+  labels?: Schemas['Labels'];
   /** The further ports of the game that are opened too. */
   further: readonly (Ports & { name: string })[];
 }
@@ -44,6 +45,7 @@ function bodyOf(wanted: Wanted, { protocol, localPort, count = 1 }: Ports, name:
     ...(count > 1 && { count }),
     ...(port !== null && { port }),
     ...(serverId && { serverId }),
+    ...(wanted.labels && Object.keys(wanted.labels).length > 0 && { labels: wanted.labels }),
   };
 }
 

@@ -9,6 +9,7 @@ import { useText } from '../lib/language.js';
 import { Copyable, State } from '../ui/index.js';
 import { numericAddresses } from './address.js';
 import { useServers, usePlayers } from './data.js';
+import { LabelLinks } from './labels.js';
 import { targetOf, useSituation } from './state.js';
 import { texts } from './texts.js';
 
@@ -149,6 +150,14 @@ function Way({ allocation, device }: { allocation: AllocationDetail; device: Dev
         <>
           <dt>{t.run}</dt>
           <dd>{t.runText}</dd>
+        </>
+      )}
+      {Object.keys(allocation.labels).length > 0 && (
+        <>
+          <dt>{t.labels}</dt>
+          <dd>
+            <LabelLinks labels={allocation.labels} />
+          </dd>
         </>
       )}
     </dl>
