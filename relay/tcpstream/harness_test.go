@@ -60,7 +60,8 @@ var openMessage = wire.Control{
 // game come from games; a nil one is a game that refuses.
 type pair struct {
 	server, client *tcpstream.Conn
-	counted        tcpstream.Counters // Of the server's end.
+	counted        tcpstream.Counters // Of the server's end,
+	played         tcpstream.Counters // and of the streams at the client's.
 	games          chan *net.TCPConn
 	opened         chan wire.Control
 	left           atomic.Int64 // Connections to games that have been closed.
@@ -99,12 +100,12 @@ func newPairOver(t testing.TB, server, client net.Conn) *pair {
 	t.Helper()
 	p := &pair{games: make(chan *net.TCPConn, 64), opened: make(chan wire.Control, 64)}
 	p.server = tcpstream.NewServer(server, &p.counted)
-	p.client = tcpstream.NewClient(client, new(tcpstream.Counters), func(open wire.Control) (*net.TCPConn, func(), error) {
+	p.client = tcpstream.NewClient(client, func(open wire.Control) (tcpstream.Game, error) {
 		p.opened <- open
 		if game := <-p.games; game != nil {
-			return game, func() { p.left.Add(1) }, nil
+			return tcpstream.Game{Conn: game, Left: func() { p.left.Add(1) }, Counters: &p.played}, nil
 		}
-		return nil, nil, net.ErrClosed
+		return tcpstream.Game{}, net.ErrClosed
 	})
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = p.server.Serve() })

@@ -248,8 +248,8 @@ func TestPlain_FrameMaskedByTheServerBehindASplicedOneIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := tcpstream.NewClient(socket, new(tcpstream.Counters), func(wire.Control) (*net.TCPConn, func(), error) {
-		return dialled, func() {}, nil
+	conn := tcpstream.NewClient(socket, func(wire.Control) (tcpstream.Game, error) {
+		return tcpstream.Game{Conn: dialled, Left: func() {}, Counters: new(tcpstream.Counters)}, nil
 	})
 	served := make(chan error, 1)
 	go func() { served <- conn.Serve() }()

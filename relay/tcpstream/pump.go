@@ -13,7 +13,7 @@ import (
 // it is over; for tunnel servers. It closes the player's connection unless it returns
 // ErrUnused. If it returns nil the data connection is idle again.
 func (c *Conn) Carry(p *Player) error {
-	s, err := c.begin(p, nil)
+	s, err := c.begin(p, Game{Conn: p.Conn, Counters: c.counters})
 	if err != nil {
 		return err
 	}
@@ -45,9 +45,9 @@ func (c *Conn) Carry(p *Player) error {
 
 // begin begins a stream with a local connection, which is nil at a client that could
 // not reach the game.
-func (c *Conn) begin(p *Player, left func()) (*stream, error) {
+func (c *Conn) begin(p *Player, local Game) (*stream, error) {
 	s := &stream{
-		conn: c, local: p.Conn, left: left, answered: p.Answered, upload: p.Upload, download: p.Download,
+		conn: c, local: local.Conn, left: local.Left, counters: local.Counters, answered: p.Answered, upload: p.Upload, download: p.Download,
 		meter:  p.Meter,
 		pumped: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -77,19 +77,19 @@ func (c *Conn) opened(m wire.Control) error {
 	}
 	// The server may receive our idle before the pump that wrote it has returned.
 	c.pumps.Wait()
-	local, left, err := c.accept(m)
+	game, err := c.accept(m)
 	if err != nil {
-		local, left = nil, nil // Accept reports the error; the player is reset.
+		game = Game{Counters: c.counters} // Accept reports the error; the player is reset.
 	}
-	s, err := c.begin(&Player{Conn: local}, left)
+	s, err := c.begin(new(Player), game)
 	if err != nil {
-		if local != nil {
-			Reset(local)
-			left()
+		if game.Conn != nil {
+			Reset(game.Conn)
+			game.Left()
 		}
 		return err
 	}
-	if local == nil {
+	if game.Conn == nil {
 		close(s.pumped)
 		return s.abort()
 	}
@@ -126,7 +126,7 @@ func (s *stream) pump() {
 		most := chunk(s.upload)
 		if s.busy() && mayFill(most) {
 			n, err := s.splice(most)
-			s.conn.counters.Sent.Add(uint64(n))
+			s.counters.Sent.Add(uint64(n))
 			switch {
 			case n > 0 && err != nil:
 				s.conn.Close() // Serve notes the end.
@@ -164,7 +164,7 @@ func (s *stream) pump() {
 			s.conn.Close() // Serve notes the end.
 			return
 		}
-		s.conn.counters.Sent.Add(uint64(n))
+		s.counters.Sent.Add(uint64(n))
 		s.meter.Upload(n)
 	}
 }

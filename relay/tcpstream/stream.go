@@ -46,8 +46,8 @@ const abortGrace = 5 * time.Second
 // it is the pump, otherwise it is Serve.
 type Conn struct {
 	frames   *frames
-	counters *Counters
-	accept   func(open wire.Control) (game *net.TCPConn, left func(), err error)
+	counters *Counters // Of streams that have none of their own.
+	accept   func(open wire.Control) (Game, error)
 	silent   func(game net.Addr) // nil: not called.
 
 	pumps sync.WaitGroup // Of the tunnel client; never more than one.
@@ -67,10 +67,11 @@ const (
 )
 
 type stream struct {
-	conn   *Conn
-	local  *net.TCPConn // nil at a client that could not reach the game.
-	reader *Reader
-	left   func() // Called once local is closed; nil: not called.
+	conn     *Conn
+	local    *net.TCPConn // nil at a client that could not reach the game.
+	reader   *Reader
+	left     func() // Called once local is closed; nil: not called.
+	counters *Counters
 
 	upload, download Limit         // At a tunnel server; nil: none.
 	meter            *meter.Meter  // At a tunnel server; nil: none.
@@ -98,12 +99,19 @@ func NewServer(conn net.Conn, counters *Counters) *Conn {
 	return newConn(newFrames(conn, false), counters, nil)
 }
 
+// A Game is a tunnel client's connection to the game of a stream.
+type Game struct {
+	Conn *net.TCPConn
+	// Left is called once Conn is closed.
+	Left func()
+	// Counters count the bytes of the stream.
+	Counters *Counters
+}
+
 // NewClient makes the tunnel client's end of a data connection. Accept is called for
-// every stream that the peer opens and returns the connection to the game, and a
-// function that is called once that is closed; an error resets the player. Calls do
-// not overlap. The bytes it carries are counted in counters.
-func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (game *net.TCPConn, left func(), err error)) *Conn {
-	return newConn(newFrames(conn, true), counters, accept)
+// every stream that the peer opens; an error resets the player. Calls do not overlap.
+func NewClient(conn net.Conn, accept func(open wire.Control) (Game, error)) *Conn {
+	return newConn(newFrames(conn, true), new(Counters), accept)
 }
 
 // OnSilent sets a function to be called with the address of a game that ended a stream
@@ -111,7 +119,7 @@ func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control)
 // must be called before Serve. The function must not block.
 func (c *Conn) OnSilent(silent func(game net.Addr)) { c.silent = silent }
 
-func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPConn, func(), error)) *Conn {
+func newConn(f *frames, counters *Counters, accept func(wire.Control) (Game, error)) *Conn {
 	return &Conn{frames: f, counters: counters, accept: accept}
 }
 
@@ -200,7 +208,7 @@ func (c *Conn) deliver(data []byte) error {
 	}
 	if data == nil && !discard && mayFill(chunk(s.download)) {
 		n, err := s.spliceOut()
-		c.counters.Received.Add(uint64(n))
+		s.counters.Received.Add(uint64(n))
 		switch {
 		case n > 0 && err != nil:
 			return s.abort()
@@ -214,7 +222,7 @@ func (c *Conn) deliver(data []byte) error {
 			return err
 		}
 	}
-	c.counters.Received.Add(uint64(len(data)))
+	s.counters.Received.Add(uint64(len(data)))
 	if discard {
 		return nil
 	}

@@ -150,8 +150,10 @@ func TestStream_MovesEveryByteBothWays(t *testing.T) {
 	eachWay(t, func(t *testing.T, p *pair) {
 		const size = 16 << 20
 		moves(t, p, size)
-		if sent, got := p.counted.Sent.Load(), p.counted.Received.Load(); sent != size || got != size {
-			t.Errorf("counted %d and %d bytes, want %d each way", sent, got, size)
+		for end, counted := range map[string]*tcpstream.Counters{"server": &p.counted, "client": &p.played} {
+			if sent, got := counted.Sent.Load(), counted.Received.Load(); sent != size || got != size {
+				t.Errorf("the %s counted %d and %d bytes, want %d each way", end, sent, got, size)
+			}
 		}
 	})
 }

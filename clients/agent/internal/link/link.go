@@ -14,6 +14,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -45,7 +46,9 @@ type link struct {
 
 	mu          sync.Mutex
 	state       state
-	reason      string // Why it is down.
+	reason      string    // Why it is down.
+	since       time.Time // When state last changed.
+	linked      string    // The other end's address when it was last up.
 	ticket      string
 	fingerprint string
 	dialer      *serverDialer            // For fingerprint.
@@ -62,6 +65,7 @@ func newLink(c *config, s types.ClientServer, cancel context.CancelFunc) *link {
 		address:     s.Address,
 		cancel:      cancel,
 		wake:        make(chan struct{}, 1),
+		since:       time.Now(),
 		ticket:      s.Ticket,
 		fingerprint: s.Fingerprint,
 		dialer:      newServerDialer(c, s.Address, s.Fingerprint),
@@ -98,6 +102,9 @@ func (l *link) status() (state, string) {
 func (l *link) setStatus(s state, reason string) (changed bool) {
 	l.mu.Lock()
 	changed = l.state != s || l.reason != reason
+	if l.state != s {
+		l.since = time.Now()
+	}
 	l.state, l.reason = s, reason
 	l.mu.Unlock()
 	if changed {
@@ -181,6 +188,9 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 			l.endOtherUDPSession(m.Session) // The tunnel server knows no other.
 			ready()
 			l.log.Info("linked to the tunnel server")
+			l.mu.Lock()
+			l.linked = l.remote.String()
+			l.mu.Unlock()
 			l.setStatus(up, "")
 		case wire.LinkDial:
 			s.dial(ctx, m)
@@ -198,7 +208,7 @@ func (l *link) newSession(linkCtx context.Context) *session {
 			dialer, _ := l.credentials()
 			return dialer
 		},
-		dialTarget: func(ctx context.Context, open wire.Control) (*net.TCPConn, func(), error) {
+		dialTarget: func(ctx context.Context, open wire.Control) (tcpstream.Game, error) {
 			return l.Targets.DialTCP(ctx, l.server, open)
 		},
 		udpSession: func(name string) (*udptunnel.ClientSession, error) { return l.udpSession(linkCtx, name) },

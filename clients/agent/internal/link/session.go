@@ -22,7 +22,7 @@ type session struct {
 	*config
 	log        *slog.Logger
 	dialer     func() *serverDialer // For the tunnel server's current key.
-	dialTarget func(ctx context.Context, open wire.Control) (game *net.TCPConn, left func(), err error)
+	dialTarget func(ctx context.Context, open wire.Control) (tcpstream.Game, error)
 	udpSession func(name string) (*udptunnel.ClientSession, error)
 
 	secret string         // Of the welcome; set before the first dial.
@@ -144,7 +144,7 @@ func (s *session) connectOnce(ctx, dialCtx context.Context, m wire.LinkMessage) 
 // serveTCP serves a data connection for TCP players until it or ctx ends.
 func (s *session) serveTCP(ctx context.Context, data net.Conn) error {
 	defer count(&s.counters.tcpConnections)()
-	conn := tcpstream.NewClient(data, &s.counters.tcp, func(open wire.Control) (*net.TCPConn, func(), error) {
+	conn := tcpstream.NewClient(data, func(open wire.Control) (tcpstream.Game, error) {
 		return s.dialTarget(ctx, open)
 	})
 	conn.OnSilent(s.Targets.Failed)

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
@@ -12,7 +11,6 @@ import (
 // atomic addition.
 type counters struct {
 	tcpConnections, udpConnections atomic.Int64 // Open data connections.
-	tcp                            tcpstream.Counters
 	udp                            udptunnel.Counters
 }
 
@@ -49,7 +47,6 @@ func (m *Manager) Stats() Stats {
 	s := Stats{
 		TCPConnections:   c.tcpConnections.Load(),
 		UDPConnections:   c.udpConnections.Load(),
-		TCP:              Bytes{FromPlayers: c.tcp.Received.Load(), ToPlayers: c.tcp.Sent.Load()},
 		UDP:              Bytes{FromPlayers: c.udp.Datagrams.ReceivedBytes.Load(), ToPlayers: c.udp.Datagrams.SentBytes.Load()},
 		Flows:            c.udp.Flows.Load(),
 		Paths:            c.udp.Paths.Stats(),
@@ -58,6 +55,7 @@ func (m *Manager) Stats() Stats {
 		NoFlow:           c.udp.NoFlow.Load(),
 		TooLong:          c.udp.TooLong.Load(),
 	}
+	s.TCP.FromPlayers, s.TCP.ToPlayers = m.config.Targets.TCP()
 	for _, r := range m.Reports() {
 		switch r.State {
 		case types.ReportReady:

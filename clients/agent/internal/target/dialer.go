@@ -51,6 +51,9 @@ type Options struct {
 	// Files is how many files this process may have open: see [openfiles.Budget]; 0:
 	// what the system says.
 	Files int
+	// OnPlayers is called when Players of an allocation's Carried may have changed. It
+	// must not block, and must not call the Dialer. May be nil.
+	OnPlayers func()
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -79,6 +82,7 @@ type Dialer struct {
 	looped      map[int64]string     // By allocation: the target that is said to lead back.
 	servers     map[uuid.UUID]types.ClientServer
 	public      map[publicEnd]int64 // Where players reach the allocations.
+	traffic     traffic
 }
 
 // NewDialer returns a Dialer without allocations.
@@ -105,6 +109,7 @@ func NewDialer(o Options) *Dialer {
 		conditions:  map[int64]*condition{},
 		looped:      map[int64]string{},
 		health:      newHealth(),
+		traffic:     traffic{onPlayers: o.OnPlayers, carried: map[int64]*carried{}},
 	}
 	if d.allowTo == nil {
 		d.allowTo = func(netip.AddrPort) error { return nil }
@@ -139,6 +144,7 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 	for _, a := range allocations {
 		d.allocations[a.ID] = a
 	}
+	d.traffic.keep(d.allocations)
 	d.setConditions()
 	d.setPublic()
 	for id, said := range d.looped {
@@ -169,24 +175,32 @@ func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (type
 
 // DialTCP connects a player of a tunnel server to the local target of an allocation,
 // and sends the PROXY protocol header that the allocation asks for. If it succeeds, the
-// caller calls left once the connection has ended: the address that the game sees is
+// caller calls Left once the connection has ended: the address that the game sees is
 // that player's until then.
-func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Control) (game *net.TCPConn, left func(), err error) {
+func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Control) (game tcpstream.Game, err error) {
 	a, err := d.find(server, open.Allocation, types.ProtocolTCP)
 	if err != nil {
 		d.log.Debug("player refused", slog.Int64("allocationId", open.Allocation), slog.Any("reason", err))
-		return nil, nil, err
+		d.traffic.refused(open.Allocation)
+		return tcpstream.Game{}, err
 	}
+	counted := d.traffic.enter(a.ID)
+	defer func() {
+		if err != nil {
+			d.traffic.refused(a.ID)
+			d.traffic.leave(counted)
+		}
+	}()
 	header, err := proxyHeader(a, open.Source, open.Destination)
 	if err != nil {
 		d.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
-		return nil, nil, err
+		return tcpstream.Game{}, err
 	}
 	if err := d.checkLoop(a, open.Source); err != nil {
-		return nil, nil, err
+		return tcpstream.Game{}, err
 	}
 	if !d.files.Take(a.ID, tcpFiles) {
-		return nil, nil, errFiles
+		return tcpstream.Game{}, errFiles
 	}
 	source, release := d.source(a, open.Source.Addr())
 	forget := func() {}
@@ -202,12 +216,12 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 	}()
 	conn, err := d.connect(ctx, a, source)
 	if err != nil {
-		return nil, nil, err
+		return tcpstream.Game{}, err
 	}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		_ = conn.Close()
-		return nil, nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
+		return tcpstream.Game{}, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
 	}
 	if local, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
 		forget = d.hops.add(a, local.AddrPort(), open.Source)
@@ -216,10 +230,15 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 		// It fits the buffer of any new connection: this does not wait for the game.
 		if _, err := tcp.Write(header); err != nil {
 			tcpstream.Reset(tcp)
-			return nil, nil, err
+			return tcpstream.Game{}, err
 		}
 	}
-	return tcp, leave, nil
+	d.traffic.join(counted)
+	return tcpstream.Game{Conn: tcp, Counters: &counted.Counters, Left: func() {
+		leave()
+		d.traffic.part(counted)
+		d.traffic.leave(counted)
+	}}, nil
 }
 
 // connect opens a socket to an allocation's local target, from source if that is valid

@@ -41,6 +41,9 @@ type flowSocket struct {
 	left       func()        // Releases source.
 	proven     atomic.Bool   // The player has spoken after an answer of the game.
 	holds      bool          // A file is the flow's to give back. Guarded by openFlows.mu.
+	joined     bool          // It is counted as a player,
+	ended      bool          // and can no longer be. Both are guarded by openFlows.mu.
+	counted    *carried
 	peer       peerState
 
 	mu         sync.Mutex
@@ -67,6 +70,7 @@ type readState struct {
 func (s *flowSocket) Start(f *udptunnel.ClientFlow) {
 	s.flow = f
 	s.left = func() {}
+	s.counted = s.dialer.traffic.enter(s.allocation.ID)
 	if s.dialer.checkLoop(s.allocation, s.player) != nil || !s.dialer.flows.enter(s) {
 		f.End()
 		return
@@ -122,6 +126,7 @@ func (s *flowSocket) connect(ctx context.Context) error {
 
 // Close implements [udptunnel.Target].
 func (s *flowSocket) Close() {
+	defer s.dialer.traffic.leave(s.counted)
 	defer s.dialer.flows.leave(s)
 	defer s.left()
 	s.mu.Lock()
@@ -151,17 +156,26 @@ func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
 			s.reads.answering = true
 			s.answered.Store(true)
 		}
-		payload := batch.Data(i)
-		if len(payload) > wire.MaxDatagram {
+		datagram := batch.Data(i)
+		if len(datagram) > wire.MaxDatagram {
 			s.dialer.counters.tooLong.Add(1)
 			continue
 		}
-		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: s.flow.Number(), Payload: payload})
+		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: s.flow.Number(), Payload: datagram})
 	}
 	if len(records) > 0 {
+		s.counted.Sent.Add(payload(records))
 		s.flow.Queue(records)
 		clear(records) // Their memory is borrowed.
 	}
+}
+
+// payload returns the bytes of datagrams.
+func payload(records []wire.Record) (bytes uint64) {
+	for i := range records {
+		bytes += uint64(len(records[i].Payload))
+	}
+	return bytes
 }
 
 // readFailed handles a failed read: it reports whether to read again, and ends the
@@ -216,6 +230,11 @@ func (s *flowSocket) Send(datagrams []udpsock.Datagram) {
 // write is called with mu held.
 func (s *flowSocket) write(datagrams []udpsock.Datagram) {
 	s.sent.Add(uint64(len(datagrams)))
+	var bytes uint64
+	for i := range datagrams {
+		bytes += uint64(len(datagrams[i].Data))
+	}
+	s.counted.Received.Add(bytes)
 	s.address(datagrams)
 	if refused := s.conn.Write(datagrams); refused > 0 {
 		s.dialer.counters.unsendable.Add(uint64(refused))

@@ -102,15 +102,15 @@ func (w *watched) betweenProbes() {
 
 // join connects a player to the first allocation.
 func (w *watched) join() (net.Conn, error) {
-	conn, left, err := w.DialTCP(w.t.Context(), w.server, wire.Control{
+	game, err := w.DialTCP(w.t.Context(), w.server, wire.Control{
 		Allocation: 1, Source: netip.MustParseAddrPort("198.51.100.7:40000"), Destination: netip.MustParseAddrPort("192.0.2.1:25565"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	w.t.Cleanup(left)
-	w.t.Cleanup(func() { _ = conn.Close() })
-	return conn, nil
+	w.t.Cleanup(game.Left)
+	w.t.Cleanup(func() { _ = game.Conn.Close() })
+	return game.Conn, nil
 }
 
 // program is one that waits for players, and counts what it gets.

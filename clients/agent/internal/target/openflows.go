@@ -57,7 +57,11 @@ func (o *openFlows) enter(s *flowSocket) bool {
 func (o *openFlows) prove(s *flowSocket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s.proven.Store(true)
+	if s.proven.Swap(true) || s.ended {
+		return
+	}
+	s.joined = true
+	s.dialer.traffic.join(s.counted)
 	if of := o.allocations[s.allocation.ID]; of != nil {
 		of.Prove(s, s.player.Addr())
 	}
@@ -76,5 +80,9 @@ func (o *openFlows) leave(s *flowSocket) {
 	if s.holds {
 		s.holds = false
 		o.files.Give(s.allocation.ID, udpFiles)
+	}
+	s.ended = true
+	if s.joined {
+		s.dialer.traffic.part(s.counted)
 	}
 }

@@ -75,7 +75,7 @@ func TestLoop_KnownByTheAddressesIsRefusedBeforeADial(t *testing.T) {
 				for range 3 {
 					var err error
 					if a.Protocol == tcp {
-						_, _, err = d.DialTCP(t.Context(), a.ServerID, wire.Control{Allocation: a.ID, Source: netip.MustParseAddrPort("203.0.113.7:1")})
+						_, err = d.DialTCP(t.Context(), a.ServerID, wire.Control{Allocation: a.ID, Source: netip.MustParseAddrPort("203.0.113.7:1")})
 					} else if err = d.Check(a); err == nil {
 						_, err = d.connect(t.Context(), a, netip.Addr{})
 					}
@@ -112,7 +112,7 @@ func TestLoop_EndsWithTheAddressesThatMadeIt(t *testing.T) {
 	}{{"192.0.2.9", false}, {"192.0.2.1", true}, {"192.0.2.9", false}} {
 		d.SetServers([]types.ClientServer{{ID: server, Address: "play.example.test:7443", PublicAddresses: &[]string{c.address}}})
 		if c.loops {
-			_, _, _ = d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
+			_, _ = d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
 		}
 		state, reason := d.State(1)
 		if err := d.Check(a); (err != nil) != c.loops || strings.Contains(reason, "leads back") != c.loops {

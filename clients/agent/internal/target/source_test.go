@@ -44,7 +44,7 @@ func newFixture(t *testing.T, o Options, listen, host string, options types.Allo
 // join connects a player and returns the address that the game sees.
 func (h *fixture) join(player string) (seen string, leave func()) {
 	h.t.Helper()
-	conn, left, err := h.DialTCP(h.t.Context(), h.server, wire.Control{
+	game, err := h.DialTCP(h.t.Context(), h.server, wire.Control{
 		Allocation: 1, Source: netip.MustParseAddrPort(net.JoinHostPort(player, "40000")),
 		Destination: netip.MustParseAddrPort("192.0.2.1:25565"),
 	})
@@ -59,8 +59,8 @@ func (h *fixture) join(player string) (seen string, leave func()) {
 	defer accepted.Close()
 	from := accepted.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	return from.String(), func() {
-		_ = conn.Close()
-		left()
+		_ = game.Conn.Close()
+		game.Left()
 	}
 }
 

@@ -24,11 +24,12 @@ func TestDialer_LimitsTheWindowTowardsTheGame(t *testing.T) {
 		ID: 1, ServerID: server, Protocol: types.ProtocolTCP,
 		LocalHost: "127.0.0.1", LocalPort: l.Addr().(*net.TCPAddr).Port,
 	}})
-	player, left, err := d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
+	dialled, err := d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer left()
+	player := dialled.Conn
+	defer dialled.Left()
 	defer player.Close()
 	game, err := l.Accept()
 	if err != nil {
