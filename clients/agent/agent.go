@@ -34,6 +34,8 @@ import (
 type Options struct {
 	// Client sends requests to the panel with the device's token. Required.
 	Client *tunnel.Client
+	// Name is what snapshots call the device; may be "".
+	Name string
 	// Allow lists the local hosts that may be dialled besides this machine, and
 	// AllowPorts the ports of this machine that may be; none: all. See
 	// [ParseAllowList].
@@ -69,6 +71,8 @@ type Options struct {
 type dataPlane interface {
 	Apply(servers []types.ClientServer, allocations []types.ClientAllocation)
 	Reports() []types.AllocationReport
+	Links() []link.Link
+	Carried() map[int64]target.Carried
 	Run(ctx context.Context) error
 }
 
@@ -84,6 +88,8 @@ type Agent struct {
 	events  emitter
 	metrics prometheus.Collector
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
+	played  chan struct{} // Holds one signal: players have come, gone or been refused.
+	view    *view
 
 	// mu is taken by control's Reports: control is not called with it held.
 	mu      sync.Mutex
@@ -110,7 +116,7 @@ func New(o Options) (*Agent, error) {
 	}
 	targets := target.NewDialer(target.Options{
 		Allow: allow.Check, AllowAddress: allow.CheckAddress, WatchAllow: allow.Watch,
-		Logger: o.Logger, OneAddress: o.OneAddress,
+		Logger: o.Logger, OneAddress: o.OneAddress, OnPlayers: a.playerChange,
 	})
 	links := link.New(link.Options{
 		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,
@@ -127,9 +133,16 @@ func newAgent(o Options) (*Agent, error) {
 		panel:   panelDialer{client: o.Client},
 		pacer:   pacing.New(),
 		state:   store.NewState[types.ClientSnapshot](o.StateFile, o.Logger),
-		events:  emitter{on: o.OnEvent},
 		changed: make(chan struct{}, 1),
+		played:  make(chan struct{}, 1),
+		view:    newView(),
 	}
+	a.events = emitter{on: func(e Event) {
+		a.noteEvent(e)
+		if o.OnEvent != nil {
+			o.OnEvent(e)
+		}
+	}}
 	var err error
 	a.control, err = newControl(a)
 	return a, err
@@ -160,12 +173,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	stop := a.state.Start()
 	defer stop()
+	defer a.view.end()
 	a.resume()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.runLinks(inner) })
 	group.Go(func() error { a.pacer.Run(inner); return nil })
 	group.Go(func() error { return a.runControl(inner) })
 	group.Go(func() error { return a.report(inner) })
+	group.Go(func() error { a.notePlayers(inner); return nil })
+	group.Go(func() error { a.watchPaused(inner); return nil })
 	return a.events.stopped(ctx, group.Wait())
 }
 

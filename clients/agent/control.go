@@ -101,6 +101,7 @@ func (a *Agent) apply(d desired) {
 	a.desired = d
 	a.links.Apply(d.serverList(), d.allocationList())
 	a.signal()
+	a.askPaused(true)
 }
 
 // onChannel logs what becomes of the control channel and emits its events.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -18,6 +19,8 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
@@ -49,6 +52,8 @@ type fakeLinks struct {
 
 	mu      sync.Mutex
 	reports []types.AllocationReport
+	links   []link.Link
+	carried map[int64]target.Carried
 }
 
 func (l *fakeLinks) Apply(servers []types.ClientServer, allocations []types.ClientAllocation) {
@@ -60,6 +65,18 @@ func (l *fakeLinks) Reports() []types.AllocationReport {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.reports)
+}
+
+func (l *fakeLinks) Links() []link.Link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.links)
+}
+
+func (l *fakeLinks) Carried() map[int64]target.Carried {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.carried)
 }
 
 func (l *fakeLinks) Run(ctx context.Context) error {
@@ -85,6 +102,8 @@ type panel struct {
 	refuse   chan types.Problem // Answers for the next upgrades.
 	mute     chan struct{}      // Nothing is read after the next upgrade.
 	devices  chan types.Device  // Answers for agents that ask about their device.
+
+	allocations chan []types.Allocation // Answers for agents that ask about their ports; one that is missing is empty.
 }
 
 // refusalStatus is the status of a panel's refusal by its code.
@@ -101,7 +120,7 @@ type panelChannel struct {
 
 func newPanel(t *testing.T) *panel {
 	t.Helper()
-	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Problem, 8), mute: make(chan struct{}, 1), devices: make(chan types.Device)}
+	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Problem, 8), mute: make(chan struct{}, 1), devices: make(chan types.Device), allocations: make(chan []types.Allocation, 8)}
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -114,6 +133,16 @@ func newPanel(t *testing.T) *panel {
 			_ = json.NewEncoder(w).Encode(refusal)
 			return
 		default:
+		}
+		if r.URL.Path == "/api/tunnel/allocations" {
+			list := []types.Allocation{}
+			select {
+			case list = <-p.allocations:
+			default:
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(list)
+			return
 		}
 		if strings.HasPrefix(r.URL.Path, "/api/tunnel/devices/") {
 			select {
@@ -170,6 +199,7 @@ func (p *panel) serve(conn *channel.Conn) {
 // running is an agent under test.
 type running struct {
 	*panel
+	agent   *Agent
 	links   *fakeLinks
 	metrics *prometheus.Registry
 	events  chan Event
@@ -223,7 +253,7 @@ func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.links = r.links
+	a.links, r.agent = r.links, a
 	r.links.change = a.signal
 	go func() {
 		r.result <- a.Run(ctx)

@@ -6,6 +6,9 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -30,6 +33,7 @@ type shownAllocation struct {
 // report sends the panel and the events what has become of the desired state,
 // each time that it may have changed.
 func (a *Agent) report(ctx context.Context) error {
+	var links map[uuid.UUID]link.Link
 	for {
 		select {
 		case <-ctx.Done():
@@ -37,9 +41,11 @@ func (a *Agent) report(ctx context.Context) error {
 		case <-a.changed:
 		}
 		a.control.Report()
+		links = a.noteLinks(links)
 		for _, event := range a.changes() {
 			a.events.emit(event)
 		}
+		a.view.touch()
 	}
 }
 
