@@ -30,6 +30,9 @@ type Config struct {
 	// Allow and AllowPorts are the arguments of ParseAllowList.
 	Allow      []string `json:"allow"`
 	AllowPorts []string `json:"allowPorts,omitempty"`
+	// Owner is the user who enrolled the device for an agent that runs as another user: a
+	// uid, on Windows a SID. The agent's socket is theirs; see package local. "": nobody.
+	Owner string `json:"owner,omitempty"`
 }
 
 // DefaultConfigPath is eclitunnel/config.json in the user's config directory.

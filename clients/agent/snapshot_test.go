@@ -104,7 +104,9 @@ func TestSnapshot_CountsAndNotesPlayersAndLinks(t *testing.T) {
 	server, since := uuid.New(), time.Now()
 	down := link.Link{Server: server, Address: "fra1:7443", Dialled: true, Reason: "tunnel server fra1:7443: no answer", Since: since}
 	r.links.set([]link.Link{down}, nil)
-	s := w.until("a link that is down", func(s Snapshot) bool { return len(s.Servers) == 1 && says(s, "no link to the tunnel server fra1:7443: no answer") })
+	s := w.until("a link that is down", func(s Snapshot) bool {
+		return len(s.Servers) == 1 && says(s, "no link to the tunnel server fra1:7443: no answer")
+	})
 	if l := s.Servers[0]; l.State != LinkDown || l.Reason != down.Reason || !l.Since.Equal(since) {
 		t.Errorf("a link that is down is shown as %+v", l)
 	}

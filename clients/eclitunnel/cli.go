@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/local"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/commandline"
@@ -52,6 +53,7 @@ type settings struct {
 	Config    string `placeholder:"FILE" help:"File that holds the enrollment (default: eclitunnel/config.json in the user's configuration directory)."`
 	Panel     string `placeholder:"URL" help:"URL of the panel (default: that of the enrollment)."`
 	Insecure  bool   `help:"Talk to a panel on another machine over http too: others on the network can read tokens and passwords. An enrollment keeps this for its panel (default: false)."`
+	SocketDir string `placeholder:"DIR" help:"Directory of the socket by which commands reach a running agent; Windows has none (default: that of the enrollment, or /var/run/eclitunnel)."`
 	TokenFile string `placeholder:"FILE" help:"Read the device token from this file, - for standard input, instead of the enrollment's."`
 	JSON      bool   `name:"json" help:"Print JSON, for scripts."`
 }
@@ -75,6 +77,8 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	wait   func(ctx context.Context, d time.Duration) error
+
+	through *local.Info // The running agent that sends a command's requests; nil: none.
 }
 
 // run parses the command line, runs its command and returns the exit code.

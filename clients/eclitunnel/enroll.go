@@ -207,7 +207,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	}
 	return agent.Config{
 		PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token,
-		Insecure: tunnel.IsInsecure(client.PanelURL()), Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
+		Insecure: tunnel.IsInsecure(client.PanelURL()), Allow: cmd.Allow, AllowPorts: cmd.AllowPorts, Owner: a.owner(),
 	}, nil
 }
 
@@ -292,7 +292,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 	}
 	c := agent.Config{
 		PanelURL: s.Panel, Insecure: s.Insecure, DeviceID: id, Token: token,
-		Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
+		Allow: cmd.Allow, AllowPorts: cmd.AllowPorts, Owner: a.owner(),
 	}
 	old, err := agent.LoadConfig(path)
 	if err == nil && old.DeviceID == id {

@@ -157,7 +157,7 @@ func unreachable(err error) bool {
 }
 
 func denied(err error) bool {
-	return errors.Is(err, errDenied) ||
+	return errors.Is(err, errDenied) || errors.Is(err, errOthersAgent) ||
 		code(types.CodeUnauthorized, types.CodeForbidden, types.CodeTokenRevoked, types.CodeDeviceDeleted)(err) ||
 		final(channel.CloseTokenDead, channel.CloseDeleted)(err)
 }

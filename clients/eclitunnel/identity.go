@@ -175,8 +175,19 @@ func (a *app) clientWith(panel string, insecure bool, token func() string) (*tun
 	return c, nil
 }
 
-// device returns the identity and a client with its token.
+// device returns the identity and a client with its token. If the enrollment is that of an
+// agent which runs for this user as a service, the requests are sent by the agent, and the
+// token stays there.
 func (s *settings) device(a *app) (agent.Config, *tunnel.Client, error) {
+	c, client, err := s.ownDevice(a)
+	if err != nil {
+		return s.throughAgent(a, err)
+	}
+	return c, client, nil
+}
+
+// ownDevice returns the identity that this user can read, and a client with its token.
+func (s *settings) ownDevice(a *app) (agent.Config, *tunnel.Client, error) {
 	c, err := s.identity(a)
 	if err != nil {
 		return agent.Config{}, nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/agent/local"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
@@ -21,6 +22,8 @@ import (
 type runCmd struct {
 	Allow      []string `placeholder:"HOST[:PORTS]" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix, with all its ports, or one or a range such as game.lan:2456-2458. Repeatable."`
 	AllowPorts []string `placeholder:"PORTS" help:"Ports of this machine that the agent may reach, with those of the enrollment, such as 25565,2456-2458 (default: all, if the enrollment has none)."`
+
+	SocketGroup string `placeholder:"NAME" help:"Group whose members may use the agent's socket, besides its user and the person who enrolled it with sudo (default: none)."`
 
 	Standby  bool   `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
 	StateDir string `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
@@ -51,7 +54,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 }
 
 func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
-	c, client, err := s.device(a)
+	c, client, err := s.ownDevice(a)
 	if err != nil {
 		return err
 	}
@@ -99,6 +102,7 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 
 			PlainStreams: cmd.PlainStreams,
 		}
+		defer cmd.serveLocal(ctx, a, s, c, kind, local.Options{Panel: client, Logger: log})()
 		return cmd.serveTunnels(ctx, a, s, options)
 	}
 	if state == "" {
@@ -107,6 +111,7 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	}
 	served, err := agent.New(agent.Options{
 		Client:     client,
+		Name:       c.Name,
 		Allow:      append(c.Allow, cmd.Allow...),
 		AllowPorts: append(c.AllowPorts, cmd.AllowPorts...),
 		StateFile:  state,
@@ -121,6 +126,7 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	if err != nil {
 		return &usageError{err}
 	}
+	defer cmd.serveLocal(ctx, a, s, c, kind, local.Options{Source: served, Panel: client, Logger: log})()
 	return served.Run(ctx)
 }
 

@@ -45,6 +45,9 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if here, known := agent.FindInstance(s.claimDirs(a, stateDir), c.DeviceID); known {
 		st.Here = &here
 	}
+	if a.through != nil {
+		st.Here = &agent.InstanceInfo{State: agent.InstanceRunning, PID: a.through.PID}
+	}
 	if s.JSON {
 		return a.printJSON(st)
 	}

@@ -236,8 +236,8 @@ type ClientInterface interface {
 	// ListSigningKeys List signing keys
 	//
 	// Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
-	// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
-	// an admin.
+	// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked.
+	// Requires an admin.
 	//
 	// Corresponds with GET /api/admin/signing-keys (the `ListSigningKeys` operationId).
 	ListSigningKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2108,8 +2108,8 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 // ListSigningKeys List signing keys
 //
 // Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
-// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
-// an admin.
+// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked.
+// Requires an admin.
 //
 // Corresponds with GET /api/admin/signing-keys (the `ListSigningKeys` operationId).
 func (c *Client) ListSigningKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9377,8 +9377,8 @@ type ClientWithResponsesInterface interface {
 	// ListSigningKeysWithResponse List signing keys
 	//
 	// Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
-	// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
-	// an admin.
+	// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked.
+	// Requires an admin.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -20155,8 +20155,8 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 // ListSigningKeysWithResponse List signing keys
 //
 // Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
-// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
-// an admin.
+// first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked.
+// Requires an admin.
 //
 // Returns a wrapper object for the known response body format(s).
 //

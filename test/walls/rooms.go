@@ -69,8 +69,9 @@ var rooms = []room{
 	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
 	{"./clients/agent", "./clients/agent/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent as a library"},
+	{"./clients/agent/local", "./clients/agent ./clients/tunnel ./gen/types", "the socket by which a running agent and its user's other programs on the machine talk"},
+	{"./clients/eclitunnel", "./clients/agent ./clients/agent/local ./clients/tunnel ./relay/... ./gen/types ./internal/... ./deploy/systemd", "the agent's binary: flags, environment, signals, exit codes"},
 	{"./deploy/systemd", "", "the units of the programs"},
-	{"./clients/eclitunnel", "./clients/agent ./clients/tunnel ./deploy/systemd ./relay/... ./gen/types ./internal/...", "the agent's binary: flags, environment, signals, exit codes"},
 
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
 	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, events and webhooks, pages; `server/servertest` is a panel for tests"},

@@ -1535,8 +1535,8 @@ export interface paths {
         /**
          * List signing keys
          * @description Returns the keys with which the panel signs sessions, device tokens and tickets, the one that signs last
-         *     first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked. Requires
-         *     an admin.
+         *     first. Their public halves are in `getJWKS`. `eclitunneld keys revoke` revokes one that has leaked.
+         *     Requires an admin.
          */
         get: operations["listSigningKeys"];
         put?: never;
