@@ -1325,8 +1325,10 @@ type ClientInterface interface {
 	// programs that set up machines where nobody reads a code. The machine that has the token is the
 	// device: `eclitunnel run` takes it from a file or the environment.
 	//
-	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+	// need the scope `admin` too for all that other users may not create. If the setting
+	// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+	// organisation that they manage as its owner or admin.
 	//
 	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -1335,7 +1337,7 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
@@ -1350,8 +1352,10 @@ type ClientInterface interface {
 	// programs that set up machines where nobody reads a code. The machine that has the token is the
 	// device: `eclitunnel run` takes it from a file or the environment.
 	//
-	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+	// need the scope `admin` too for all that other users may not create. If the setting
+	// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+	// organisation that they manage as its owner or admin.
 	//
 	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -1360,7 +1364,7 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
@@ -3887,8 +3891,10 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // programs that set up machines where nobody reads a code. The machine that has the token is the
 // device: `eclitunnel run` takes it from a file or the environment.
 //
-// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+// need the scope `admin` too for all that other users may not create. If the setting
+// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+// organisation that they manage as its owner or admin.
 //
 // A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 // `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -3897,7 +3903,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
@@ -3922,8 +3928,10 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 // programs that set up machines where nobody reads a code. The machine that has the token is the
 // device: `eclitunnel run` takes it from a file or the environment.
 //
-// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+// need the scope `admin` too for all that other users may not create. If the setting
+// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+// organisation that they manage as its owner or admin.
 //
 // A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 // `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -3932,7 +3940,7 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
@@ -10532,8 +10540,10 @@ type ClientWithResponsesInterface interface {
 	// programs that set up machines where nobody reads a code. The machine that has the token is the
 	// device: `eclitunnel run` takes it from a file or the environment.
 	//
-	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+	// need the scope `admin` too for all that other users may not create. If the setting
+	// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+	// organisation that they manage as its owner or admin.
 	//
 	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -10542,7 +10552,7 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
@@ -10557,8 +10567,10 @@ type ClientWithResponsesInterface interface {
 	// programs that set up machines where nobody reads a code. The machine that has the token is the
 	// device: `eclitunnel run` takes it from a file or the environment.
 	//
-	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+	// need the scope `admin` too for all that other users may not create. If the setting
+	// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+	// organisation that they manage as its owner or admin.
 	//
 	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -10567,7 +10579,7 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
@@ -21724,8 +21736,10 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 // programs that set up machines where nobody reads a code. The machine that has the token is the
 // device: `eclitunnel run` takes it from a file or the environment.
 //
-// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+// need the scope `admin` too for all that other users may not create. If the setting
+// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+// organisation that they manage as its owner or admin.
 //
 // A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 // `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -21734,7 +21748,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
@@ -21755,8 +21769,10 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 // programs that set up machines where nobody reads a code. The machine that has the token is the
 // device: `eclitunnel run` takes it from a file or the environment.
 //
-// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+// By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+// need the scope `admin` too for all that other users may not create. If the setting
+// `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+// organisation that they manage as its owner or admin.
 //
 // A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
 // `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -21765,7 +21781,7 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //

@@ -65,6 +65,12 @@ func (p Principal) IsAdmin() bool {
 	return p.User != nil && p.User.Role == string(types.RoleAdmin) && (p.Key == nil || p.scopes()&ScopeAdmin != 0)
 }
 
+// IsAdminsKey reports whether the caller is an API key of an admin of the panel, whatever
+// its scopes.
+func (p Principal) IsAdminsKey() bool {
+	return p.Key != nil && p.User != nil && p.User.Role == string(types.RoleAdmin)
+}
+
 // Owner returns whose what the caller makes is: the user's or the organisation's. Both are
 // nil for a device and an anonymous caller.
 func (p Principal) Owner() (userID, organisationID *int64) {

@@ -326,8 +326,10 @@ export interface paths {
          *     programs that set up machines where nobody reads a code. The machine that has the token is the
          *     device: `eclitunnel run` takes it from a file or the environment.
          *
-         *     By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
-         *     may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+         *     By default for admins of the panel, and for API keys of theirs with the scope `enrollment`, which
+         *     need the scope `admin` too for all that other users may not create. If the setting
+         *     `enrollment.ownersApprove` is on, every user may create a `client` for themselves or for an
+         *     organisation that they manage as its owner or admin.
          *
          *     A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
          *     `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
@@ -336,7 +338,7 @@ export interface paths {
          *     | error | cause |
          *     |---|---|
          *     | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
-         *     | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+         *     | `403 forbidden` | The setting `enrollment.ownersApprove` is off and the caller is no API key of an admin, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
          *     | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
          *     | `409 quota_exceeded` | The owner would have more devices than their quota. |
          */
