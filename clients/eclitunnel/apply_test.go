@@ -44,6 +44,7 @@ func (p *panel) updateAllocation(r *http.Request) answer {
 		set(&a.Name, patch.Name)
 		set(&a.LocalHost, patch.LocalHost)
 		set(&a.LocalPort, patch.LocalPort)
+		set(&a.Port, patch.Port)
 		set(&a.ServerID, patch.ServerID)
 		set(&a.Labels, patch.Labels)
 		if patch.Options != nil {

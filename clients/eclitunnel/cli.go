@@ -146,7 +146,11 @@ func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 	if name == "" {
 		return nil, nil
 	}
-	value, err := a.variable(name)
+	read := a.variable
+	if flag.Tag.Has("lines") {
+		read = a.lines
+	}
+	value, err := read(name)
 	// In Compose files and systemd units, an empty variable means an unset one.
 	if err != nil || value == "" {
 		return nil, err
@@ -159,6 +163,13 @@ func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 func (a *app) variable(name string) (string, error) {
 	value, _ := a.env(name)
 	return files.Line(name, []byte(value))
+}
+
+// lines is variable for a value that may have several lines.
+func (a *app) lines(name string) (string, error) {
+	value, _ := a.env(name)
+	text, err := files.Text(name, []byte(value))
+	return string(text), err
 }
 
 // withEnvironment appends the name of a flag's environment variable to its help.

@@ -23,6 +23,7 @@ var (
 	errLogin           = errors.New("the panel does not accept this email and password")
 	errDenied          = errors.New("the enrollment was denied on the panel")
 	errAlreadyEnrolled = errors.New("this machine is already enrolled")
+	errEnrollKey       = errors.New("the panel does not accept the API key")
 	errNotStored       = errors.New("the enrollment cannot be stored")
 	errNoAllocation    = errors.New("no such port")
 	errNotServed       = errors.New("players cannot join yet")
@@ -94,7 +95,7 @@ func explain(err error) string {
 		return explainFinal(stopped)
 	case code(types.CodeDeviceDeleted)(err):
 		return explainFinal(&channel.FinalError{Code: channel.CloseDeleted})
-	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession) && !errors.Is(err, errLogin):
+	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession) && !errors.Is(err, errLogin) && !errors.Is(err, errEnrollKey):
 		return "the panel rejected the token: " + terminal.Escape(err.Error()) + "\n" + newTokenHint
 	default:
 		return terminal.Escape(err.Error())

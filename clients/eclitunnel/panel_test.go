@@ -76,6 +76,10 @@ type panel struct {
 	relay        *types.RelayEndpoint     // From the last hello.
 	hellos       int
 	channels     sync.WaitGroup // Open control channels.
+
+	onCreate    []answer          // The first answers to the creation of a device.
+	created     map[string]string // Names of devices, by the Idempotency-Key.
+	loseCreated bool              // The answer of the next one is lost.
 }
 
 func deviceToken(id uuid.UUID, kind types.DeviceKind) string {
@@ -96,6 +100,7 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("GET /api/version", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, answer{200, types.Version{Version: "9.9.9"}})
 	})
+	mux.HandleFunc("POST /api/tunnel/devices", p.createDevice)
 	mux.HandleFunc("GET /api/tunnel/devices/{id}", p.asDevice(p.getDevice))
 	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(p.listAllocations))
 	mux.HandleFunc("POST /api/tunnel/allocations", p.asDevice(p.open))
@@ -218,7 +223,11 @@ func (p *panel) openNew(r *http.Request) answer {
 	if request.Count != nil {
 		count, run = *request.Count, nullable.NewNullableWithValue(uuid.New())
 	}
-	taken := func(a types.Allocation) bool { return a.Port >= port && a.Port < port+count }
+	protocols := protocolsOf(request.Protocol)
+	taken := func(a types.Allocation) bool {
+		// Where the port is not chosen, one that is free for both protocols is taken.
+		return a.Port >= port && a.Port < port+count && (request.Port == nil || slices.Contains(protocols, a.Protocol))
+	}
 	for request.Port == nil && slices.ContainsFunc(p.allocations, taken) {
 		port++
 	}
@@ -228,10 +237,6 @@ func (p *panel) openNew(r *http.Request) answer {
 	if request.Options.ProxyProtocol == nil {
 		none := types.ProxyProtocolNone
 		request.Options.ProxyProtocol = &none
-	}
-	protocols := []types.Protocol{types.Protocol(request.Protocol)}
-	if request.Protocol == types.CreateTCPUDP {
-		protocols = []types.Protocol{types.ProtocolTCP, types.ProtocolUDP}
 	}
 	var made []types.Allocation
 	for i := range count * len(protocols) {

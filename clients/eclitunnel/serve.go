@@ -25,6 +25,10 @@ type runCmd struct {
 
 	SocketGroup string `placeholder:"NAME" help:"Group whose members may use the agent's socket, besides its user and the person who enrolled it with sudo (default: none)."`
 
+	Tunnels string `lines:"" placeholder:"LIST" help:"Ports to open when the agent starts, such as minecraft=tcp:25565,voice=udp:24454: [NAME=]PROTOCOL:[PUBLIC->]TARGET, with a target as of the command open. What is open by a name is changed to match, and other ports stay. The agent may reach the hosts of these targets (default: none)."`
+
+	unattended `embed:""`
+
 	Standby  bool   `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
 	StateDir string `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
@@ -54,7 +58,11 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 }
 
 func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
-	c, client, err := s.ownDevice(a)
+	specs, err := parseTunnels(cmd.Tunnels)
+	if err != nil {
+		return err
+	}
+	c, client, err := cmd.device(ctx, a, s, logger(a.stderr, cmd.LogLevel, cmd.LogFormat))
 	if err != nil {
 		return err
 	}
@@ -90,6 +98,9 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	defer func() { err = errors.Join(err, endpoint.Close()) }()
 	state := cmd.file(s, c.DeviceID, "state.json")
 	if kind == types.DeviceKindServer {
+		if len(specs) > 0 {
+			return usagef("--tunnels is for the agent beside a game, and this device is a tunnel server")
+		}
 		options := agent.TunnelServerOptions{
 			Client:    client,
 			Device:    c.DeviceID,
@@ -109,11 +120,12 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 		log.WarnContext(ctx, "the desired state is not kept: a restart will need the panel",
 			slog.String("reason", "there is no directory for it; set one with --state-dir"))
 	}
+	allow, allowPorts := allowTargets(specs, append(c.Allow, cmd.Allow...), append(c.AllowPorts, cmd.AllowPorts...))
 	served, err := agent.New(agent.Options{
 		Client:     client,
 		Name:       c.Name,
-		Allow:      append(c.Allow, cmd.Allow...),
-		AllowPorts: append(c.AllowPorts, cmd.AllowPorts...),
+		Allow:      allow,
+		AllowPorts: allowPorts,
 		StateFile:  state,
 		Logger:     log,
 		Version:    version,
@@ -127,6 +139,7 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 		return &usageError{err}
 	}
 	defer cmd.serveLocal(ctx, a, s, c, kind, local.Options{Source: served, Panel: client, Logger: log})()
+	defer openTunnels(ctx, a, client, specs, log)()
 	return served.Run(ctx)
 }
 

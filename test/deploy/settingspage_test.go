@@ -46,6 +46,7 @@ var values = map[string]string{
 	"KEY[=VALUE]":      "label",
 	"KIND":             "name",
 	"LEVEL":            "name",
+	"LIST":             "list",
 	"N":                "port",
 	"NAME":             "name",
 	"NAME,...":         "list of names",
