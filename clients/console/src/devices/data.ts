@@ -7,11 +7,6 @@ import { SessionContext, useIsAdmin } from '../session/session.js';
 
 const keys = tunnelKeys(client);
 
-/** The panel's own version. */
-export function usePanelVersion(): string | undefined {
-  return useQuery({ queryKey: [...keys.all, 'version'], queryFn: ({ signal }) => client.service.version({ signal }), staleTime: 60_000 }).data?.version;
-}
-
 /** Whether the user may approve machines that ask for it. */
 export function useMayApprove(): boolean {
   const admin = useIsAdmin();

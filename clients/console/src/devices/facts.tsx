@@ -3,10 +3,9 @@ import type { ReactNode } from 'react';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
 import { AgentVersion } from './agent.js';
-import { usePanelVersion } from './data.js';
 import { detailTexts } from './detail-texts.js';
 import { Owner } from './owner.js';
-import { isOlder, platformName } from './state.js';
+import { platformName } from './state.js';
 import { texts } from './texts.js';
 
 /** What a device is, and whose. */
@@ -14,7 +13,6 @@ export function Facts({ device }: { device: Device }): ReactNode {
   const t = useText(texts);
   const own = useText(detailTexts);
   const format = useFormat();
-  const panel = usePanelVersion();
   return (
     <section className="sheet stack devices-facts" aria-labelledby="devices-facts">
       <h2 id="devices-facts">{own.facts}</h2>
@@ -36,7 +34,7 @@ export function Facts({ device }: { device: Device }): ReactNode {
           <time dateTime={device.createdAt}>{format.dateTime(device.createdAt)}</time>
         </dd>
       </dl>
-      {device.approved && isOlder(device.agentVersion, panel) && <p className="small faint">{own.updateHint}</p>}
+      {device.approved && device.agentOutdated && <p className="small faint">{own.updateHint}</p>}
     </section>
   );
 }

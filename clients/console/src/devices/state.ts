@@ -19,15 +19,3 @@ export function platformName(platform: string): string {
   const [system = '', processor] = platform.split('/');
   return [systems[system] ?? system, processor].filter(Boolean).join(', ');
 }
-
-function numbersOf(version: string): readonly number[] | undefined {
-  return /^v?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number);
-}
-
-/** Whether an agent is of an older release than the panel. A build that is no release is never said to be. */
-export function isOlder(agent: string | null, panel: string | undefined): boolean {
-  const [left, right] = [numbersOf(agent ?? ''), numbersOf(panel ?? '')];
-  if (!left || !right) return false;
-  const at = left.findIndex((number, i) => number !== right[i]);
-  return at >= 0 && (left[at] ?? 0) < (right[at] ?? 0);
-}

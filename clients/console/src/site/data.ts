@@ -1,4 +1,3 @@
-import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
@@ -13,7 +12,6 @@ export const keys = {
   organisations: [...root, 'pages', 'organisations'] as const,
   organisationQuota: (id: number) => [...root, 'organisations', id, 'quota'] as const,
   settings: [...root, 'settings'] as const,
-  version: [...root, 'version'] as const,
   signingKeys: [...root, 'signingKeys'] as const,
   serverAllocations: (id: string) => [...tunnelKeys(client).allocations, 'ofServer', id] as const,
 };
@@ -31,11 +29,6 @@ export function oneOf<T extends string>(value: string | null, values: readonly T
 /** Returns the number in an address, if it is an ID. */
 export function idOf(value: string | null): number | undefined {
   return value && /^[1-9]\d{0,15}$/.test(value) ? Number(value) : undefined;
-}
-
-/** The panel's own version. */
-export function usePanelVersion() {
-  return useQuery({ queryKey: keys.version, queryFn: ({ signal }) => client.service.version({ signal }), staleTime: 60_000 });
 }
 
 /** What a form's own check says of a field, before the panel is asked for anything. */

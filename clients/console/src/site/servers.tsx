@@ -8,11 +8,11 @@ import { useNow } from '../lib/clock.js';
 import { useExplain } from '../lib/errors.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
+import { usePanelVersion } from '../lib/panel.js';
 import { Button, Copyable, Empty, Loaded, Menu, MenuItem, MenuLine, PageHead, State, Table, useNotices } from '../ui/index.js';
-import { keys, usePanelVersion } from './data.js';
+import { keys } from './data.js';
 import { ServerDialog, type ServerAct } from './server-dialogs.js';
 import { texts } from './servers-texts.js';
-import { isBehind } from './version-order.js';
 
 /** A device that is an approved tunnel server. */
 export type Server = Device & { server: NonNullable<Schemas['TunnelServer']> };
@@ -157,7 +157,7 @@ function Version({ server, panel }: { server: Server; panel: string | undefined 
   return (
     <div className="site-server-state">
       <span className="nowrap">{server.agentVersion}</span>
-      {isBehind(server, panel) && <State tone="warn">{t.behind(panel ?? '')}</State>}
+      {server.agentOutdated && <State tone="warn">{t.behind(panel ?? '')}</State>}
     </div>
   );
 }

@@ -5,10 +5,9 @@ import { useDevices } from '@eclitunnel/sdk/react';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
+import { usePanelVersion } from '../lib/panel.js';
 import { Loaded, PageHead, State, Table } from '../ui/index.js';
-import { usePanelVersion } from './data.js';
 import { texts } from './texts.js';
-import { compareVersions, isBehind } from './version-order.js';
 
 /** The panel's version, and those of the devices. */
 export default function VersionsPage(): ReactNode {
@@ -47,10 +46,10 @@ function Agents({ devices, panel }: { devices: readonly Device[]; panel: string 
   const known = devices.filter(({ agentVersion }) => agentVersion !== null);
   const rows = [...new Set(known.map(({ agentVersion }) => agentVersion ?? ''))].map((version) => {
     const of = known.filter(({ agentVersion }) => agentVersion === version);
-    return { version, count: of.length, online: of.filter(({ online }) => online).length };
+    return { version, outdated: of.some(({ agentOutdated }) => agentOutdated), count: of.length, online: of.filter(({ online }) => online).length };
   });
-  rows.sort((a, b) => compareVersions(b.version, a.version) ?? a.version.localeCompare(b.version));
-  const behind = devices.filter((device) => isBehind(device, panel));
+  rows.sort((a, b) => b.version.localeCompare(a.version, undefined, { numeric: true }));
+  const behind = devices.filter(({ agentOutdated }) => agentOutdated);
   if (rows.length === 0) return <p className="faint">{t.none}</p>;
   return (
     <>
@@ -62,7 +61,7 @@ function Agents({ devices, panel }: { devices: readonly Device[]; panel: string 
           keyOf={({ version }) => version}
           columns={[
             { title: t.version, cell: ({ version }) => <code>{version}</code> },
-            { title: t.panel, cell: ({ version }) => <Comparison version={version} panel={panel} /> },
+            { title: t.panel, cell: ({ version, outdated }) => <Comparison version={version} outdated={outdated} panel={panel} /> },
             { title: t.count, kind: 'number', cell: ({ count }) => format.number(count) },
             { title: t.online, kind: 'number', cell: ({ online }) => format.number(online) },
           ]}
@@ -95,11 +94,9 @@ function Agents({ devices, panel }: { devices: readonly Device[]; panel: string 
 }
 
 /** How a version stands to that of the panel. */
-function Comparison({ version, panel }: { version: string; panel: string | undefined }): ReactNode {
+function Comparison({ version, outdated, panel }: { version: string; outdated: boolean; panel: string | undefined }): ReactNode {
   const t = useText(texts).versions;
+  if (outdated) return <State tone="warn">{t.behind}</State>;
   if (!panel) return null;
-  const order = version === panel ? 0 : compareVersions(version, panel);
-  if (order === undefined) return <State>{t.incomparable}</State>;
-  if (order < 0) return <State tone="warn">{t.behind}</State>;
-  return <State tone="good">{order > 0 ? t.ahead : t.same}</State>;
+  return version === panel ? <State tone="good">{t.same}</State> : <State>{t.other}</State>;
 }

@@ -19,36 +19,26 @@ function ofServer(device: Device): Matter[] {
   return matters;
 }
 
-/** Whether a version is older than another; not if either is none that was released. */
-export function isOlder(version: string | null | undefined, other: string | undefined): boolean {
-  const [a, b] = [version, other].map((text) => /^v?(\d+)\.(\d+)\.(\d+)/.exec(text ?? '')?.slice(1).map(Number));
-  if (!a || !b) return false;
-  const differ = a.findIndex((part, i) => part !== b[i]);
-  return differ >= 0 && (a[differ] ?? 0) < (b[differ] ?? 0);
-}
-
-function ofClient(device: Device, panelVersion: string | undefined): Matter[] {
+function ofClient(device: Device): Matter[] {
   if (!device.online) return [{ kind: device.lastSeenAt ? 'offline' : 'never', device }];
-  return isOlder(device.agentVersion, panelVersion) ? [{ kind: 'outdated', device }] : [];
+  return device.agentOutdated ? [{ kind: 'outdated', device }] : [];
 }
 
 interface Seen {
   devices: readonly Device[];
   ports: readonly Allocation[];
   quota: Schemas['Quota'] | undefined;
-  /** The version of the panel; undefined if it is not known. */
-  panelVersion: string | undefined;
   /** Who looks, and at what time in milliseconds. */
   userId: number;
   now: number;
 }
 
 /** Returns what needs attention, in the order of `kinds`. */
-export function attention({ devices, ports, quota, panelVersion, userId, now }: Seen): Matter[] {
+export function attention({ devices, ports, quota, userId, now }: Seen): Matter[] {
   const byId = new Map(devices.map((device) => [device.id, device]));
   const matters = devices.flatMap((device): Matter[] => {
     if (!device.approved) return device.ownerId === userId && device.expiresAt && Date.parse(device.expiresAt) > now ? [{ kind: 'waits', device }] : [];
-    return device.kind === 'server' ? ofServer(device) : ofClient(device, panelVersion);
+    return device.kind === 'server' ? ofServer(device) : ofClient(device);
   });
   for (const port of ports) {
     const device = byId.get(port.deviceId);

@@ -1,9 +1,7 @@
-import { useQuery } from '@tanstack/react-query';
 import { useQuota, useUsage } from '@eclitunnel/sdk/react';
 import { isCode, type Allocation, type Device } from '@eclitunnel/sdk';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
-import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
@@ -97,8 +95,7 @@ function Attention({ devices, ports, quiet = false }: { devices: readonly Device
   const t = useText(texts);
   const user = useUser();
   const quota = useQuota().data;
-  const panelVersion = useQuery({ queryKey: ['version'], queryFn: ({ signal }) => client.service.version({ signal }), staleTime: 3_600_000 }).data?.version;
-  const matters = attention({ devices, ports, quota, panelVersion, userId: user.id, now: useNow(10) });
+  const matters = attention({ devices, ports, quota, userId: user.id, now: useNow(10) });
   if (quiet && matters.length === 0) return null;
   return (
     <section className="sheet stack" aria-labelledby="overview-attention">
