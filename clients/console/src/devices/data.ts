@@ -1,17 +1,10 @@
 import { useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
-import { useContext, useCallback } from 'react';
+import { useCallback } from 'react';
 import type { Device, TunnelEvent } from '@eclitunnel/sdk';
 import { tunnelKeys, useTunnelEvents } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
-import { SessionContext, useIsAdmin } from '../session/session.js';
 
 const keys = tunnelKeys(client);
-
-/** Whether the user may approve machines that ask for it. */
-export function useMayApprove(): boolean {
-  const admin = useIsAdmin();
-  return useContext(SessionContext)?.enrollment.ownersApprove === true || admin;
-}
 
 /** Up to how many ports are counted for the list. */
 const counted = 1000;

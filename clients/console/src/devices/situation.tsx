@@ -3,8 +3,8 @@ import type { ReactNode } from 'react';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
+import { usePermits } from '../session/session.js';
 import { ButtonLink, Copyable, State } from '../ui/index.js';
-import { useMayApprove } from './data.js';
 import { detailTexts } from './detail-texts.js';
 import { spanOf, useReason } from './live-state.js';
 import { stateTexts } from './state-texts.js';
@@ -85,7 +85,7 @@ function useAdvice(): (device: Device, life: Life) => string {
 
 function Approve({ device: { userCode } }: { device: Device }): ReactNode {
   const t = useText(detailTexts);
-  const may = useMayApprove();
+  const may = usePermits().approve;
   if (!may || !userCode) return <p className="small faint">{t.cannotApprove}</p>;
   return (
     <p>

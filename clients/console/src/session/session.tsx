@@ -20,15 +20,15 @@ export function useIsAdmin(): boolean {
 export interface Permits {
   /** Whether the user may approve a machine of their own. Admins of the panel may approve any. */
   approve: boolean;
-  /** Whether a machine can ask without that somebody logs in on it. */
+  /** Whether a machine can ask without anybody logging in on it. */
   anonymous: boolean;
 }
 
 /** What the panel permits the user to do with machines that ask to be approved. */
 export function usePermits(): Permits {
   const admin = useIsAdmin();
-  const session: (Schemas['Session'] & { enrollment?: Schemas['EnrollmentSettings'] }) | undefined = useContext(SessionContext);
-  return { approve: admin || (session?.enrollment?.ownersApprove ?? false), anonymous: session?.enrollment?.anonymous ?? true };
+  const enrollment = useContext(SessionContext)?.enrollment;
+  return { approve: admin || enrollment?.ownersApprove === true, anonymous: enrollment?.anonymous ?? true };
 }
 
 /** Whether the panel hands out the agent at /install. One of an older version does not say so, and has none. */

@@ -3,16 +3,14 @@ import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
 
-/** What has become of the machine whose command has a tag. */
+/** What has become of the machine that runs the command with a tag. */
 export type Asking =
   | { state: 'none' | 'expired' | 'approved' | 'forbidden' }
   | { state: 'waiting'; pending: Schemas['PendingEnrollment'] };
 
-type PendingQuery = Parameters<typeof client.enrollment.pending>[0];
-
 async function read(tag: string, signal: AbortSignal): Promise<Asking> {
   try {
-    return { state: 'waiting', pending: await client.enrollment.pending({ tag } as object as PendingQuery, { signal, retries: 0 }) };
+    return { state: 'waiting', pending: await client.enrollment.pending({ tag }, { signal, retries: 0 }) };
   } catch (error) {
     if (isCode(error, 'not_found')) return { state: 'none' };
     if (isCode(error, 'enrollment_expired')) return { state: 'expired' };
@@ -22,7 +20,7 @@ async function read(tag: string, signal: AbortSignal): Promise<Asking> {
   }
 }
 
-/** Looks every two seconds for the machine that runs a command with this tag, unless somebody else is to approve it. */
+/** Asks every two seconds for the machine that runs the command with this tag, unless somebody else is to approve it. */
 export function useAsking(tag: string, enabled: boolean): UseQueryResult<Asking> {
   return useQuery({
     queryKey: [...tunnelKeys(client).all, 'asking', tag],
