@@ -1,10 +1,10 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { Button, Check, Confirm, Copyable, Dialog, Empty, Form, Input, Loaded, Menu, MenuItem, Note, Select, Table, textOf, useNotices } from '../ui/index.js';
@@ -23,7 +23,7 @@ export function Keys({ owner }: { owner: KeysOwner }): ReactNode {
   const t = useText(keysTexts);
   const { notify } = useNotices();
   const queries = useQueryClient();
-  const queryKey = [...tunnelKeys(client).all, 'keys', owner];
+  const queryKey = keys.apiKeys(owner);
   const query = useQuery({ queryKey, queryFn: ({ signal }) => client.keys.list(owner, { signal }) });
   const [open, setOpen] = useState<{ act: 'create' } | { act: 'rename' | 'delete'; of: Key }>();
   const close = () => setOpen(undefined);

@@ -1,19 +1,18 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { languages, useLanguage, useText, type Language } from '../lib/language.js';
 import { setTheme, useTheme, type Theme } from '../lib/theme.js';
 import { Button, Dialog, Form, Input, Loaded, PageHead, Select, textOf, useNotices } from '../ui/index.js';
 import { texts } from './texts.js';
 
-const accountKey = [...tunnelKeys(client).all, 'account'] as const;
 
 export function Profile(): ReactNode {
   const t = useText(texts).profile;
-  const account = useQuery({ queryKey: accountKey, queryFn: ({ signal }) => client.account.get({ signal }) });
+  const account = useQuery({ queryKey: keys.account, queryFn: ({ signal }) => client.account.get({ signal }) });
   return (
     <>
       <PageHead title={t.title} about={t.about} />
@@ -96,7 +95,7 @@ function ChangeEmail({ email, onClose }: { email: string; onClose(): void }): Re
         onCancel={onClose}
         onSubmit={async (data) => {
           await client.account.update({ email: textOf(data, 'email'), currentPassword: String(data.get('currentPassword')) });
-          await Promise.all([queries.invalidateQueries({ queryKey: accountKey }), queries.invalidateQueries({ queryKey: tunnelKeys(client).session })]);
+          await Promise.all([queries.invalidateQueries({ queryKey: keys.account }), queries.invalidateQueries({ queryKey: keys.session })]);
           notify(t.emailChanged);
           onClose();
         }}

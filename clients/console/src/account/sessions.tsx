@@ -1,11 +1,11 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useErrorNotice } from '../lib/error-notice.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { usePages } from '../lib/pages.js';
 import { Button, Confirm, Loaded, PageHead, Pager, Table, useNotices } from '../ui/index.js';
@@ -22,7 +22,7 @@ export function Sessions(): ReactNode {
   const attempt = useErrorNotice();
   const pages = usePages('sessions', client.account.sessions, {});
   const [asking, setAsking] = useState(false);
-  const reread = () => queries.invalidateQueries({ queryKey: [...tunnelKeys(client).all, 'pages', 'sessions'] });
+  const reread = () => queries.invalidateQueries({ queryKey: keys.pages('sessions') });
   const others = pages.data && (pages.data.items.length > 1 || pages.data.next || !pages.onFirst);
   const nameOf = ({ userAgent = '' }: Schemas['AccountSession']): string => {
     const { browser, system } = namesOf(userAgent);

@@ -1,8 +1,8 @@
 import { useQuery } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Check, Dialog, Form, Input, Loaded, Note, numberOf, Select, textOf } from '../ui/index.js';
 import type { WebhooksOwner } from './webhooks.js';
@@ -61,7 +61,7 @@ interface ExistingProps {
 
 function Existing({ id, ...rest }: ExistingProps & { id: number }): ReactNode {
   // Read once: what is being edited does not change under the person's hands.
-  const query = useQuery({ queryKey: [...tunnelKeys(client).all, 'versions', 'webhook', id], queryFn: ({ signal }) => readVersion(id, signal), staleTime: Infinity, gcTime: 0, refetchOnReconnect: false });
+  const query = useQuery({ queryKey: keys.edited('webhook', id), queryFn: ({ signal }) => readVersion(id, signal), staleTime: Infinity, gcTime: 0, refetchOnReconnect: false });
   return <Loaded query={query}>{(version) => <Change first={version} {...rest} />}</Loaded>;
 }
 

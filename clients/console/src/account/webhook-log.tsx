@@ -1,9 +1,9 @@
 import { useQuery } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Dialog, ErrorNote, Loaded, State, type Tone } from '../ui/index.js';
 import { reasonIn, reasonsTexts } from './reasons.js';
@@ -24,7 +24,7 @@ export function WebhookLog({ webhook, onClose }: { webhook: Schemas['Webhook']; 
   // A notice would be behind the dialog.
   const [said, setSaid] = useState<{ error?: unknown }>();
   const query = useQuery({
-    queryKey: [...tunnelKeys(client).webhookDeliveries(webhook.id), 'newest'],
+    queryKey: keys.newestDeliveries(webhook.id),
     queryFn: async ({ signal }) => {
       const { data, next } = await client.webhooks.deliveries(webhook.id, { limit: shownDeliveries }, { signal }).withResponse();
       return { items: data, more: Boolean(next) };

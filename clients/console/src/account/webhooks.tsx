@@ -1,10 +1,11 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useErrorNotice } from '../lib/error-notice.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Confirm, Empty, Loaded, Menu, MenuItem, MenuLine, State, Table, useNotices } from '../ui/index.js';
 import { reasonIn, reasonsTexts } from './reasons.js';
@@ -29,7 +30,7 @@ export function Webhooks({ owner }: { owner: WebhooksOwner }): ReactNode {
   const query = useQuery(tunnelQueries(client).webhooks(owner));
   const [open, setOpen] = useState<Open>();
   const close = () => setOpen(undefined);
-  const reread = () => queries.invalidateQueries({ queryKey: tunnelKeys(client).webhooks });
+  const reread = () => queries.invalidateQueries({ queryKey: keys.webhooks });
   const create = (
     <Button kind="primary" onClick={() => setOpen({ act: 'create' })}>
       {t.create}

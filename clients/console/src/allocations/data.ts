@@ -1,15 +1,14 @@
 import { useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
 import { useCallback } from 'react';
 import type { Allocation, Device, Organisation } from '@eclitunnel/sdk';
-import { tunnelKeys, tunnelQueries, useBulkAllocations, useDeleteAllocation, useLiveUsage, useUpdateAllocation } from '@eclitunnel/sdk/react';
+import { tunnelQueries, useBulkAllocations, useDeleteAllocation, useLiveUsage, useUpdateAllocation } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { useNotices } from '../ui/index.js';
 import { texts } from './texts.js';
-
-const { all } = tunnelKeys(client);
 
 /** How many devices, tunnel servers or organisations are offered in a list; a search finds the others. */
 const offered = 200;
@@ -17,7 +16,7 @@ const offered = 200;
 /** The devices that can have ports, by name; the first 200 of them. */
 export function useClients(): UseQueryResult<Device[]> {
   return useQuery({
-    queryKey: [...all, 'offered', 'clients'],
+    queryKey: keys.offered('clients'),
     queryFn: ({ signal }) => client.devices.list({ kind: 'client', approved: true, sort: 'name', limit: offered }, { signal }),
     staleTime: 30_000,
   });
@@ -26,7 +25,7 @@ export function useClients(): UseQueryResult<Device[]> {
 /** The tunnel servers that the user may see, by name. */
 export function useServers(): UseQueryResult<Device[]> {
   return useQuery({
-    queryKey: [...all, 'offered', 'servers'],
+    queryKey: keys.offered('servers'),
     queryFn: ({ signal }) => client.devices.list({ kind: 'server', approved: true, sort: 'name', limit: offered }, { signal }),
     staleTime: 30_000,
   });
@@ -35,7 +34,7 @@ export function useServers(): UseQueryResult<Device[]> {
 /** The organisations that the user may see, by name, with the user's role in each. */
 export function useOrganisations(): UseQueryResult<Organisation[]> {
   return useQuery({
-    queryKey: [...all, 'offered', 'organisations'],
+    queryKey: keys.offered('organisations'),
     queryFn: ({ signal }) => client.organisations.list({ sort: 'name', limit: offered }, { signal }),
     staleTime: 60_000,
   });
@@ -83,7 +82,7 @@ export function usePlayers(id: number): number | undefined {
 /** Returns a function that reads the pages of allocations again. */
 export function useRereadPages(): () => Promise<void> {
   const queries = useQueryClient();
-  return useCallback(() => queries.invalidateQueries({ queryKey: [...all, 'pages', 'allocations'] }), [queries]);
+  return useCallback(() => queries.invalidateQueries({ queryKey: keys.pages('allocations') }), [queries]);
 }
 
 /** What can be done with allocations, with a notice that says so. */

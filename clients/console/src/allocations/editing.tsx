@@ -1,8 +1,9 @@
 import { useQuery, type UseQueryResult } from '@tanstack/react-query';
 import { isCode, type AllocationDetail, type Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys, useUpdateAllocation } from '@eclitunnel/sdk/react';
+import { useUpdateAllocation } from '@eclitunnel/sdk/react';
 import { useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Note } from '../ui/index.js';
 import { useRereadPages } from './data.js';
@@ -23,7 +24,7 @@ async function readVersion(id: number, signal?: AbortSignal): Promise<Version> {
 /** Reads an allocation for a form, once: what is being edited does not change under the person's hands. */
 export function useVersion(id: number): UseQueryResult<Version> {
   return useQuery({
-    queryKey: [...tunnelKeys(client).all, 'versions', 'allocation', id],
+    queryKey: keys.edited('allocation', id),
     queryFn: ({ signal }) => readVersion(id, signal),
     staleTime: Infinity,
     gcTime: 0,

@@ -1,10 +1,10 @@
 import { useQuery } from '@tanstack/react-query';
 import type { AllocationDetail, Device } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Copyable, State } from '../ui/index.js';
 import { numericAddresses } from './address.js';
@@ -111,7 +111,7 @@ function ForPlayers({ allocation }: { allocation: AllocationDetail }): ReactNode
 function Twin({ allocation: { id, deviceId, serverId, port } }: { allocation: AllocationDetail }): ReactNode {
   const t = useText(texts);
   const twins = useQuery({
-    queryKey: [...tunnelKeys(client).allocations, 'twin', deviceId, serverId, port],
+    queryKey: keys.twins(deviceId, serverId, port),
     queryFn: ({ signal }) => client.allocations.list({ deviceId, serverId, port }, { signal }),
     staleTime: 60_000,
   });

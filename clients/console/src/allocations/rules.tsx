@@ -1,8 +1,8 @@
 import { useQuery } from '@tanstack/react-query';
 import type { AllocationDetail, Device } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { lazy, Suspense, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useSiteRules } from '../lib/rules.js';
 import { useIsAdmin } from '../session/session.js';
@@ -46,10 +46,9 @@ function EditedRules({ allocation, layers }: { allocation: AllocationDetail; lay
 /** The rules of the organisation and of the panel, as far as the user may see them. */
 function useLayers(device: Device | undefined): Layers {
   const admin = useIsAdmin();
-  const { all } = tunnelKeys(client);
   const id = device?.organisationId ?? undefined;
   const organisation = useQuery({
-    queryKey: [...all, 'organisations', id, 'rules'],
+    queryKey: keys.organisationRules(id ?? 0),
     queryFn: ({ signal }) => client.organisations.rules(id ?? 0, { signal }),
     enabled: id !== undefined,
     retry: false,

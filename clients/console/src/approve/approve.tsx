@@ -1,7 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useQueryParameters } from '../lib/url.js';
 import { usePermits } from '../session/session.js';
@@ -44,7 +44,7 @@ export default function Approve(): ReactNode {
   const waiting = permits.approve && code !== '' && !approved && !refused;
   const pending = useQuery({
     // Not among what device events have read again: a wrong code counts as an attempt each time.
-    queryKey: [...tunnelKeys(client).all, 'asking', plain(code)],
+    queryKey: keys.askingByCode(plain(code)),
     queryFn: ({ signal }) => client.enrollment.pending({ userCode: code }, { signal, retries: 0 }),
     enabled: waiting,
     retry: false,

@@ -1,8 +1,8 @@
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import type { Schemas } from '@eclitunnel/sdk';
 import { useEffect, useId, useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Input, Select, textOf } from '../ui/index.js';
@@ -41,7 +41,7 @@ export function OwnerFields({ pending, nobodyFound, quiet = false }: OwnerFields
   const user = useUser();
   const admin = useIsAdmin();
   const organisations = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'organisations', 'managed'],
+    queryKey: keys.manyOrganisations,
     queryFn: ({ signal }) => client.organisations.list({ limit: 1000 }, { signal }),
   });
   const [choice, setChoice] = useState('');
@@ -77,7 +77,7 @@ function Person({ nobodyFound }: { nobodyFound: boolean }): ReactNode {
     return () => clearTimeout(timer);
   }, [text]);
   const users = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'users', 'suggested', q],
+    queryKey: keys.suggestedUsers(q),
     queryFn: ({ signal }) => client.users.list(q ? { q, limit: 10 } : { limit: 10 }, { signal }),
     placeholderData: keepPreviousData,
   });

@@ -1,10 +1,9 @@
 import { useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
 import { useCallback } from 'react';
 import type { Device, TunnelEvent } from '@eclitunnel/sdk';
-import { tunnelKeys, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useTunnelEvents } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
-
-const keys = tunnelKeys(client);
+import { keys } from '../lib/keys.js';
 
 /** Up to how many ports are counted for the list. */
 const counted = 1000;
@@ -15,11 +14,11 @@ const counted = 1000;
  */
 export function usePortCounts(): ReadonlyMap<string, number> | undefined {
   const queries = useQueryClient();
-  const queryKey = [...keys.allocations, 'counts'];
+  const queryKey = keys.portCounts;
   useTunnelEvents(
     useCallback(
       (event: TunnelEvent) => {
-        if (event.type === 'allocation.created' || event.type === 'allocation.deleted') void queries.invalidateQueries({ queryKey: [...keys.allocations, 'counts'] }, { cancelRefetch: false });
+        if (event.type === 'allocation.created' || event.type === 'allocation.deleted') void queries.invalidateQueries({ queryKey: keys.portCounts }, { cancelRefetch: false });
       },
       [queries],
     ),
@@ -51,7 +50,7 @@ export async function readVersion(id: string, signal?: AbortSignal): Promise<Ver
 /** Reads a device for a form, once: what is being edited does not change under the person's hands. */
 export function useVersion(id: string): UseQueryResult<Version> {
   return useQuery({
-    queryKey: [...keys.all, 'versions', 'device', id],
+    queryKey: keys.edited('device', id),
     queryFn: ({ signal }) => readVersion(id, signal),
     staleTime: Infinity,
     gcTime: 0,
@@ -62,5 +61,5 @@ export function useVersion(id: string): UseQueryResult<Version> {
 /** Returns a function that reads the pages of devices again. */
 export function useRereadPages(): () => Promise<void> {
   const queries = useQueryClient();
-  return useCallback(() => queries.invalidateQueries({ queryKey: [...keys.all, 'pages', 'devices'] }), [queries]);
+  return useCallback(() => queries.invalidateQueries({ queryKey: keys.pages('devices') }), [queries]);
 }

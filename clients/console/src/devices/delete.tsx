@@ -1,14 +1,12 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import type { Device } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { Confirm, Dialog, Loaded, useNotices } from '../ui/index.js';
 import { actsTexts } from './acts-texts.js';
-
-const keys = tunnelKeys(client);
 
 interface DeleteProps {
   device: Device;
@@ -38,7 +36,7 @@ function useRemove({ device: { id }, onDeleting, onDeleted }: DeleteProps, done:
     notify(done);
     // What was read of it would be asked for again.
     queries.removeQueries({ queryKey: keys.device(id) });
-    for (const queryKey of [keys.devices, keys.allocations, keys.pendingDevices, keys.quota, [...keys.all, 'pages', 'devices']]) void queries.invalidateQueries({ queryKey });
+    for (const queryKey of [keys.devices, keys.allocations, keys.pendingDevices, keys.quota, keys.pages('devices')]) void queries.invalidateQueries({ queryKey });
   };
 }
 
@@ -60,7 +58,7 @@ function Delete(props: DeleteProps): ReactNode {
   const remove = useRemove(props, t.deleted(name));
   const by = kind === 'server' ? { serverId: id } : { deviceId: id };
   const count = useQuery({
-    queryKey: [...keys.allocations, 'count', by],
+    queryKey: keys.portCount(by),
     queryFn: async ({ signal }) => {
       let count = 0;
       for await (const _ of client.allocations.all({ ...by, limit: 1000 }, { signal })) count++;

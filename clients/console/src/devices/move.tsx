@@ -1,9 +1,9 @@
 import { useQuery } from '@tanstack/react-query';
 import { isCode, type Device, type Organisation, type Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { useId, useState, type ReactNode } from 'react';
 import { useOrganisations } from '../allocations/data.js';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Dialog, Form, Input, Loaded, Note, Select, textOf, useNotices } from '../ui/index.js';
@@ -109,7 +109,7 @@ function Person({ nobodyFound }: { nobodyFound: boolean }): ReactNode {
   const [text, setText] = useState('');
   const q = text.trim();
   const users = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'users', 'suggested', q],
+    queryKey: keys.suggestedUsers(q),
     queryFn: ({ signal }) => client.users.list({ q, limit: 10 }, { signal }),
     enabled: q.length > 1,
     placeholderData: (before) => before,

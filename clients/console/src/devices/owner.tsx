@@ -1,10 +1,10 @@
 import { useQuery } from '@tanstack/react-query';
 import type { Device } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { useOrganisations } from '../allocations/data.js';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { texts } from './texts.js';
@@ -23,7 +23,7 @@ function Person({ id }: { id: number }): ReactNode {
   const t = useText(texts);
   const admin = useIsAdmin();
   const person = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'users', id],
+    queryKey: keys.user(id),
     queryFn: ({ signal }) => client.users.get(id, { signal }),
     enabled: admin,
     staleTime: 60_000,
@@ -37,7 +37,7 @@ function Organisation({ id }: { id: number }): ReactNode {
   const listed = useOrganisations();
   const known = listed.data?.find((one) => one.id === id)?.name;
   const one = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'organisations', id],
+    queryKey: keys.organisation(id),
     queryFn: ({ signal }) => client.organisations.get(id, { signal }),
     enabled: !known && !listed.isPending,
     staleTime: 60_000,

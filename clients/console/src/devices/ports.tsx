@@ -1,10 +1,11 @@
 import { useQuery } from '@tanstack/react-query';
 import type { Allocation, Device, TunnelEvent } from '@eclitunnel/sdk';
-import { tunnelKeys, useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
 import { useCallback, type ReactNode } from 'react';
 import { Link } from 'wouter';
 import { useSituation } from '../allocations/state.js';
 import { client, queryClient } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { ButtonLink, Loaded, State } from '../ui/index.js';
 import { detailTexts } from './detail-texts.js';
@@ -16,7 +17,7 @@ const shown = 8;
 export function Ports({ device: { id, kind }, may }: { device: Device; may: boolean }): ReactNode {
   const t = useText(detailTexts);
   const by = kind === 'server' ? { serverId: id } : { deviceId: id };
-  const queryKey = [...tunnelKeys(client).allocations, 'newest', by];
+  const queryKey = keys.newestPorts(by);
   const ports = useQuery({
     queryKey,
     queryFn: ({ signal }) => client.allocations.list({ ...by, limit: shown + 1 }, { signal }),

@@ -1,10 +1,11 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { useState, type ReactNode } from 'react';
 import { useLocation } from 'wouter';
 import { client, isSignedOut } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { takeLinkToken, useNextLink } from '../session/link-token.js';
 import { Button, ButtonLink, ErrorNote, Form, Loaded, Loading, Note, PageHead } from '../ui/index.js';
@@ -24,7 +25,7 @@ export default function Invitation(): ReactNode {
   const [joined, setJoined] = useState<Schemas['Organisation']>();
   useNextLink();
   const invitation = useQuery({
-    queryKey: ['invitation'],
+    queryKey: keys.invitation,
     queryFn: async ({ signal }) => {
       try {
         return await client.invitations.lookUp({ token }, { signal });
@@ -96,7 +97,7 @@ function Accept({ onJoined }: { onJoined(organisation: Schemas['Organisation']):
         messages={{ not_found: t.used, forbidden: t.notYours }}
         onSubmit={async () => {
           onJoined(await client.invitations.accept({ token }, { idempotencyKey: true }));
-          void queries.invalidateQueries({ queryKey: tunnelKeys(client).all });
+          void queries.invalidateQueries({ queryKey: keys.all });
         }}
       />
       <p>
@@ -105,7 +106,7 @@ function Accept({ onJoined }: { onJoined(organisation: Schemas['Organisation']):
           className="link"
           onClick={() =>
             void client.auth.logout().catch(console.warn).then(() => {
-              queries.removeQueries({ queryKey: tunnelKeys(client).all });
+              queries.removeQueries({ queryKey: keys.all });
               toSignIn();
             })
           }

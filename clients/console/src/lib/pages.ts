@@ -1,8 +1,8 @@
 import { keepPreviousData, useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
 import { useCallback, useEffect, useRef } from 'react';
 import type { RequestOptions, Result, TunnelEvent } from '@eclitunnel/sdk';
-import { tunnelKeys, useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
-import { client } from './client.js';
+import { useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { keys, type PagesName } from './keys.js';
 import { useQueryParameters } from './url.js';
 
 /** One page of a list. */
@@ -31,15 +31,15 @@ function positionOf(next: string | undefined): string | undefined {
  * in the page, or have it read again.
  */
 export function usePages<Q extends object, T extends object>(
-  name: string,
+  name: PagesName,
   list: List<Q, T>,
   query: Q,
-  { topics = [], size = 50 }: { topics?: readonly string[]; size?: number } = {},
+  { topics = [], size = 50, of }: { topics?: readonly string[]; size?: number; of?: number } = {},
 ): UseQueryResult<Page<T>> & { first(): void; next(): void; onFirst: boolean } {
   const [parameters, setParameters] = useQueryParameters();
   const position = parameters.get('page') ?? undefined;
   const queries = useQueryClient();
-  const key = [...tunnelKeys(client).all, 'pages', name, query, position] as const;
+  const key = [...keys.pages(name, of), query, position] as const;
   const { live } = useLiveStatus();
   const followed = topics.length > 0;
   const result = useQuery({

@@ -1,28 +1,14 @@
 import { useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
 import type { Organisation, Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { useContext } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { SessionContext, useIsAdmin } from '../session/session.js';
 
 export type Role = Schemas['OrganisationRole'];
 
 /** The roles, from the one that may least to the one that may most. */
 export const roles = ['member', 'admin', 'owner'] as const;
-
-const { all } = tunnelKeys(client);
-
-/** The keys of what these pages read. */
-export const keys = {
-  organisation: (id: number) => [...all, 'organisations', id] as const,
-  quota: (id: number) => [...all, 'organisations', id, 'quota'] as const,
-  invitations: (id: number) => [...all, 'organisations', id, 'invitations'] as const,
-  rules: (id: number) => [...all, 'organisations', id, 'rules'] as const,
-  rulesVersion: (id: number) => [...all, 'versions', 'organisationRules', id] as const,
-  /** The lists of organisations, and of the members of each. */
-  lists: [...all, 'pages', 'organisations'] as const,
-  members: (id: number) => [...all, 'pages', `members of ${id}`] as const,
-};
 
 export function useOrganisation(id: number): UseQueryResult<Organisation> {
   return useQuery({ queryKey: keys.organisation(id), queryFn: ({ signal }) => client.organisations.get(id, { signal }) });
@@ -51,5 +37,5 @@ export function useMayCreate(): boolean {
 export function useChanged(): () => Promise<unknown> {
   const queries = useQueryClient();
   // Rights on devices and ports follow the role, and their lists the organisations.
-  return () => queries.invalidateQueries({ queryKey: all });
+  return () => queries.invalidateQueries({ queryKey: keys.all });
 }

@@ -3,9 +3,10 @@ import type { Organisation, Schemas } from '@eclitunnel/sdk';
 import { useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Copyable, Dialog, Form, Input, Note, Select, textOf } from '../ui/index.js';
-import { keys, roles, useRights, type Role } from './data.js';
+import { roles, useRights, type Role } from './data.js';
 import { texts } from './texts.js';
 
 /** Makes a link with which somebody becomes a member, and shows it once. */

@@ -3,10 +3,11 @@ import type { Organisation } from '@eclitunnel/sdk';
 import type { ReactNode } from 'react';
 import { useLocation } from 'wouter';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Confirm, useNotices } from '../ui/index.js';
-import { keys, useChanged } from './data.js';
+import { useChanged } from './data.js';
 import { texts } from './texts.js';
 
 /** Ends the user's own membership. */

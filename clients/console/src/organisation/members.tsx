@@ -34,7 +34,7 @@ export function Members({ organisation, onLeaving }: MembersProps): ReactNode {
   const setRole = useSetRole(id);
   const close = (): void => setAct(undefined);
   const list = (query?: Position, options?: RequestOptions) => client.organisations.members(id, query, options);
-  const pages = usePages(`members of ${id}`, list, {} as Position);
+  const pages = usePages('members', list, {} as Position, { of: id });
 
   return (
     <section className="stack" aria-label={t.members}>

@@ -4,10 +4,11 @@ import { lazy, Suspense, useState, type ReactNode } from 'react';
 import { Link } from 'wouter';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { Button, Loaded } from '../ui/index.js';
-import { keys, useRights } from './data.js';
+import { useRights } from './data.js';
 import { texts } from './texts.js';
 
 const QuotaDialog = lazy(async () => ({ default: (await import('../site/quota.js')).QuotaDialog }));
@@ -20,7 +21,7 @@ export function Overview({ organisation: { id, name, role } }: { organisation: O
   const [changing, setChanging] = useState(false);
   // As the panel's quota dialog reads it, so that both show the same.
   const query = useQuery({
-    queryKey: keys.quota(id),
+    queryKey: keys.organisationQuota(id),
     queryFn: async ({ signal }) => {
       const { data, etag } = await client.organisations.quota(id, { signal }).withResponse();
       return { data, etag };

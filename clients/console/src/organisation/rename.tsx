@@ -2,9 +2,10 @@ import { useQuery } from '@tanstack/react-query';
 import { isCode } from '@eclitunnel/sdk';
 import { useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Dialog, Form, Input, Loaded, Note, textOf, useNotices } from '../ui/index.js';
-import { keys, useChanged } from './data.js';
+import { useChanged } from './data.js';
 import { texts } from './texts.js';
 
 interface Version {
@@ -20,7 +21,7 @@ async function readVersion(id: number, signal?: AbortSignal): Promise<Version> {
 /** Gives an organisation another name. */
 export function Rename({ id, onClose }: { id: number; onClose(): void }): ReactNode {
   const t = useText(texts);
-  const version = useQuery({ queryKey: [...keys.organisation(id), 'version'], queryFn: ({ signal }) => readVersion(id, signal), staleTime: Infinity, gcTime: 0 });
+  const version = useQuery({ queryKey: keys.edited('organisation', id), queryFn: ({ signal }) => readVersion(id, signal), staleTime: Infinity, gcTime: 0 });
   return (
     <Dialog title={t.renameTitle} onClose={onClose}>
       <Loaded query={version}>{(version) => <RenameForm id={id} version={version} onClose={onClose} />}</Loaded>

@@ -5,11 +5,11 @@ import { bandwidthFields, countFields, shownOf, type LimitField } from '../alloc
 import { useLimitText } from '../allocations/rules-limit.js';
 import { rulesTexts } from '../allocations/rules-texts.js';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useSiteRules } from '../lib/rules.js';
 import { useIsAdmin } from '../session/session.js';
 import { Form, Input, Loaded, Note, useNotices } from '../ui/index.js';
-import { keys } from './data.js';
 import { changedRules, differingRules, panelsRule } from './rules-changes.js';
 import { texts } from './texts.js';
 
@@ -30,7 +30,7 @@ export function Rules({ id, may }: { id: number; may: boolean }): ReactNode {
   const t = useText(texts);
   // What is being edited does not change under the person's hands.
   const version = useQuery({
-    queryKey: keys.rulesVersion(id),
+    queryKey: keys.edited('organisationRules', id),
     queryFn: ({ signal }) => readVersion(id, signal),
     staleTime: may ? Infinity : 10_000,
     gcTime: 0,
@@ -70,8 +70,8 @@ function Editor({ id, version }: { id: number; version: Version }): ReactNode {
         const result = await client.organisations.updateRules(id, changes, { ifMatch: last.etag }).withResponse();
         const now = { rules: result.data, etag: result.etag };
         setState({ first: now, last: now, saved: saved + 1 });
-        queries.setQueryData(keys.rulesVersion(id), now);
-        void queries.invalidateQueries({ queryKey: keys.rules(id) });
+        queries.setQueryData(keys.edited('organisationRules', id), now);
+        void queries.invalidateQueries({ queryKey: keys.organisationRules(id) });
       } catch (error) {
         if (isCode(error, 'precondition_failed')) {
           const now = await readVersion(id);

@@ -1,8 +1,8 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useRef, type ReactNode } from 'react';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { useLocation, useSearch } from 'wouter';
 import { client, isSignedOut } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Form, Input, Loaded, Note, PageHead, textOf } from '../ui/index.js';
 import { returnPath } from './session.js';
@@ -16,11 +16,11 @@ export default function SignIn(): ReactNode {
   const [, navigate] = useLocation();
   const search = useSearch();
   const target = returnPath(search);
-  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }) });
+  const providers = useQuery({ queryKey: keys.providers, queryFn: ({ signal }) => client.auth.providers({ signal }) });
 
   /** Goes on with a new session; nothing that was read for another user stays. */
   function enter(): void {
-    queries.removeQueries({ queryKey: tunnelKeys(client).all });
+    queries.removeQueries({ queryKey: keys.all });
     navigate(target, { replace: true });
   }
 

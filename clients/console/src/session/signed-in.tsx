@@ -3,6 +3,7 @@ import { tunnelQueries, TunnelProvider } from '@eclitunnel/sdk/react';
 import { useEffect, type ReactNode } from 'react';
 import { Redirect } from 'wouter';
 import { client, isSignedOut } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { ErrorNote, Loading } from '../ui/index.js';
 import { SessionContext, signInPath } from './session.js';
 import { SessionWatch } from './watch.js';
@@ -17,7 +18,7 @@ export function SignedIn({ children }: { children: ReactNode }): ReactNode {
     () =>
       queries.getQueryCache().subscribe(({ type, query }) => {
         if (type !== 'updated' || !isSignedOut(query.state.error)) return;
-        if (query.queryKey.at(-1) !== 'session') void queries.invalidateQueries({ queryKey: tunnelQueries(client).session().queryKey });
+        if (query.queryKey.at(-1) !== 'session') void queries.invalidateQueries({ queryKey: keys.session });
       }),
     [queries],
   );

@@ -1,7 +1,7 @@
 import { useQueryClient } from '@tanstack/react-query';
-import { tunnelKeys, useLiveStatus } from '@eclitunnel/sdk/react';
+import { useLiveStatus } from '@eclitunnel/sdk/react';
+import { keys } from '../lib/keys.js';
 import { useEffect } from 'react';
-import { client } from '../lib/client.js';
 
 /**
  * Asks for the session again when the stream of events has failed: with a session its stream
@@ -11,7 +11,7 @@ export function SessionWatch(): null {
   const queries = useQueryClient();
   const { error } = useLiveStatus();
   useEffect(() => {
-    if (error !== undefined) void queries.invalidateQueries({ queryKey: tunnelKeys(client).session }, { cancelRefetch: false });
+    if (error !== undefined) void queries.invalidateQueries({ queryKey: keys.session }, { cancelRefetch: false });
   }, [queries, error]);
   return null;
 }

@@ -1,20 +1,5 @@
 import { useState } from 'react';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
-
-const root = tunnelKeys(client).all;
-
-/** The keys of what the pages of the site read. */
-export const keys = {
-  users: [...root, 'pages', 'users'] as const,
-  user: (id: number) => [...root, 'users', id] as const,
-  userQuota: (id: number) => [...root, 'users', id, 'quota'] as const,
-  organisations: [...root, 'pages', 'organisations'] as const,
-  organisationQuota: (id: number) => [...root, 'organisations', id, 'quota'] as const,
-  settings: [...root, 'settings'] as const,
-  signingKeys: [...root, 'signingKeys'] as const,
-  serverAllocations: (id: string) => [...tunnelKeys(client).allocations, 'ofServer', id] as const,
-};
 
 /** Returns the values that there are, for a query whose parameters may be left out but not be undefined. */
 export function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined | null | ''> } {

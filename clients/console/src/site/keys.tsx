@@ -1,9 +1,9 @@
 import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Command, Copyable, Empty, Loaded, PageHead, Table } from '../ui/index.js';
-import { keys } from './data.js';
 import { texts } from './texts.js';
 
 /** The public keys that verify the panel's tokens. */

@@ -4,11 +4,12 @@ import { Link } from 'wouter';
 import type { Organisation } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { usePages } from '../lib/pages.js';
 import { useQueryParameters } from '../lib/url.js';
 import { Button, Confirm, Dialog, Empty, Form, Input, Loaded, Menu, MenuItem, MenuLine, PageHead, Pager, SearchBox, Table, textOf, useNotices } from '../ui/index.js';
-import { given, keys, oneOf, useChecked, userByEmail } from './data.js';
+import { given, oneOf, useChecked, userByEmail } from './data.js';
 import { QuotaDialog } from './quota.js';
 import { texts } from './texts.js';
 
@@ -25,7 +26,7 @@ export default function OrganisationsPage(): ReactNode {
   const q = parameters.get('q');
   const sort = oneOf(parameters.get('sort'), ['name', '-name', 'createdAt', '-createdAt']);
   const pages = usePages('organisations', client.organisations.list, given({ q, sort }));
-  const again = () => queries.invalidateQueries({ queryKey: keys.organisations });
+  const again = () => queries.invalidateQueries({ queryKey: keys.pages('organisations') });
   const close = () => setAct(undefined);
 
   return (

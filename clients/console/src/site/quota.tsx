@@ -3,9 +3,9 @@ import type { ReactNode } from 'react';
 import { isCode, type FullResult, type RequestOptions, type Result, type Schemas } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Dialog, Form, Input, Loaded, numberOf, useNotices } from '../ui/index.js';
-import { keys } from './data.js';
 import { texts } from './texts.js';
 
 type Quota = Schemas['Quota'];

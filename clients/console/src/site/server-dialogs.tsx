@@ -1,8 +1,8 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Device } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useUser } from '../session/session.js';
 import { ButtonLink, Check, Command, Dialog, Form, Input, Loaded, Select, numberOf, textOf, useNotices } from '../ui/index.js';
@@ -55,7 +55,7 @@ function Drain({ server, onClose }: { server: Server; onClose(): void }): ReactN
         onCancel={onClose}
         onSubmit={async (data) => {
           await client.devices.drain(server.id, { timeoutSeconds: numberOf(data, 'timeoutSeconds') ?? 3600, move: data.has('move') }, { idempotencyKey: true });
-          await queries.invalidateQueries({ queryKey: tunnelKeys(client).devices });
+          await queries.invalidateQueries({ queryKey: keys.devices });
           notify(t.draining_(server.name));
           onClose();
         }}
@@ -72,7 +72,7 @@ function Edit({ server, onClose }: { server: Server; onClose(): void }): ReactNo
   const { notify } = useNotices();
   const queries = useQueryClient();
   // The version is that of what the form shows, so that nothing is overwritten unseen.
-  const device = useQuery({ queryKey: [...tunnelKeys(client).device(server.id), 'edited'], queryFn: ({ signal }) => client.devices.get(server.id, { signal }).withResponse(), staleTime: 0, gcTime: 0 });
+  const device = useQuery({ queryKey: keys.edited('server', server.id), queryFn: ({ signal }) => client.devices.get(server.id, { signal }).withResponse(), staleTime: 0, gcTime: 0 });
   return (
     <Dialog title={t.editTitle(server.name)} onClose={onClose}>
       <Loaded query={device}>
@@ -90,7 +90,7 @@ function Edit({ server, onClose }: { server: Server; onClose(): void }): ReactNo
                 { server: { ...(host !== shown && { publicHost: host }), region: textOf(data, 'region'), ...(first !== null && last !== null && { portRange: { first, last } }) } },
                 { ifMatch: etag },
               );
-              await queries.invalidateQueries({ queryKey: tunnelKeys(client).devices });
+              await queries.invalidateQueries({ queryKey: keys.devices });
               notify(t.saved);
               onClose();
             }}
@@ -117,7 +117,7 @@ function Enroll({ waiting, onClose }: { waiting: readonly Device[]; onClose(): v
   const t = useText(texts);
   const { email } = useUser();
   const [fields, setFields] = useState({ name: '', host: '', region: '' });
-  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }) });
+  const providers = useQuery({ queryKey: keys.providers, queryFn: ({ signal }) => client.auth.providers({ signal }) });
   const local = providers.data?.localAccounts ?? true;
   const words = ['eclitunnel', 'enroll', '--kind', 'server', '--panel', location.origin];
   if (location.protocol === 'http:' && !/^(localhost|127\.|\[::1\])/.test(location.hostname)) words.push('--insecure');

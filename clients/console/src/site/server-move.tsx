@@ -1,10 +1,11 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Allocation } from '@eclitunnel/sdk';
-import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useExplain } from '../lib/errors.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Dialog, Form, Loaded, Note, numberOf, Select, textOf, useNotices } from '../ui/index.js';
 import { DrainTime } from './server-dialogs.js';
@@ -38,7 +39,7 @@ export function MovePorts({ server, servers, onClose }: { server: Server; server
       await client.allocations.update(allocation.id, { serverId, drainSeconds }).catch((error: unknown) => failed.push({ allocation, why: explain(error).message }));
     }
     setProgress({ done: chosen.length - failed.length, all: chosen.length, failed });
-    await Promise.all([queries.invalidateQueries({ queryKey: tunnelKeys(client).allocations }), queries.invalidateQueries({ queryKey: tunnelKeys(client).devices })]);
+    await Promise.all([queries.invalidateQueries({ queryKey: keys.allocations }), queries.invalidateQueries({ queryKey: keys.devices })]);
     if (failed.length > 0) return;
     notify(t.moved(format.number(chosen.length)));
     onClose();

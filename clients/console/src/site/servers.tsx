@@ -2,15 +2,15 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import { Link, useLocation } from 'wouter';
 import type { Device, Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useExplain } from '../lib/errors.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { usePanelVersion } from '../lib/panel.js';
 import { Button, Copyable, Empty, Loaded, Menu, MenuItem, MenuLine, PageHead, State, Table, useNotices } from '../ui/index.js';
-import { keys } from './data.js';
 import { ServerDialog, type ServerAct } from './server-dialogs.js';
 import { texts } from './servers-texts.js';
 
@@ -79,7 +79,7 @@ function usePorts(id: string): { ports: string; devices: string } | undefined {
   const t = useText(texts);
   const format = useFormat();
   const { data } = useQuery({
-    queryKey: keys.serverAllocations(id),
+    queryKey: keys.serverPorts(id),
     queryFn: async ({ signal }) => {
       const { data, next } = await client.allocations.list({ serverId: id, limit: 100 }, { signal }).withResponse();
       return { ports: data.length, devices: new Set(data.map(({ deviceId }) => deviceId)).size, more: next !== undefined };
@@ -172,7 +172,7 @@ function Acts({ server, onAct }: { server: Server; onAct(act: ServerAct): void }
 
   async function cordon(cordoned: boolean): Promise<void> {
     await client.devices.update(server.id, { server: { cordoned } });
-    await queries.invalidateQueries({ queryKey: tunnelKeys(client).devices });
+    await queries.invalidateQueries({ queryKey: keys.devices });
   }
   const act = (cordoned: boolean) =>
     void cordon(cordoned).then(

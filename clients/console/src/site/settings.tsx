@@ -2,9 +2,9 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { isCode } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Confirm, Form, Loaded, Note, PageHead, useNotices } from '../ui/index.js';
-import { keys } from './data.js';
 import { changedMeanwhile, edited, patchOf, valuesOf, type Draft, type Settings, type Values } from './settings-fields.js';
 import { Fields } from './settings-form.js';
 import { texts } from './settings-texts.js';
@@ -15,7 +15,7 @@ let kept: Draft | undefined;
 export default function SettingsPage(): ReactNode {
   const t = useText(texts);
   const query = useQuery({
-    queryKey: keys.settings,
+    queryKey: keys.editedSettings,
     queryFn: async ({ signal }) => {
       const { data, etag } = await client.settings.get({ signal }).withResponse();
       return { data, etag };
@@ -63,10 +63,11 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
     if (!draft) return;
     try {
       const result = await client.settings.update(patchOf(draft.changes), { ifMatch: etag }).withResponse();
-      queries.setQueryData(keys.settings, { data: result.data, etag: result.etag });
+      queries.setQueryData(keys.editedSettings, { data: result.data, etag: result.etag });
+      void queries.invalidateQueries({ queryKey: keys.siteRules });
     } catch (error) {
       if (isCode(error, 'precondition_failed')) {
-        await queries.refetchQueries({ queryKey: keys.settings });
+        await queries.refetchQueries({ queryKey: keys.editedSettings });
         requestAnimationFrame(() => different.current?.scrollIntoView({ block: 'center' }));
       }
       throw error;

@@ -3,9 +3,10 @@ import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, Confirm, Copyable, Dialog, Form, Input, Loaded, Note, Select, textOf, useNotices } from '../ui/index.js';
-import { given, keys, useChecked, userByEmail } from './data.js';
+import { given, useChecked, userByEmail } from './data.js';
 import { QuotaDialog } from './quota.js';
 import { texts } from './texts.js';
 
@@ -16,7 +17,7 @@ export type UserAct = { kind: 'link' | 'quota' | 'role' | 'email' | 'delete'; of
 /** Returns a function that has lists and pages of users read again. */
 export function useUsersChanged(): (id?: number) => Promise<unknown> {
   const queries = useQueryClient();
-  return (id) => Promise.all([queries.invalidateQueries({ queryKey: keys.users }), id !== undefined && queries.invalidateQueries({ queryKey: keys.user(id) })]);
+  return (id) => Promise.all([queries.invalidateQueries({ queryKey: keys.pages('users') }), id !== undefined && queries.invalidateQueries({ queryKey: keys.user(id) })]);
 }
 
 /** Returns a function that suspends or resumes a user, and lets that be undone. */
@@ -86,7 +87,7 @@ function PasswordLink({ user, onClose }: { user: User; onClose(): void }): React
   const t = all.users;
   const format = useFormat();
   const [link, setLink] = useState<Schemas['PasswordLink']>();
-  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }) });
+  const providers = useQuery({ queryKey: keys.providers, queryFn: ({ signal }) => client.auth.providers({ signal }) });
   return (
     <Dialog title={t.linkTitle(user.email)} onClose={onClose}>
       {link ? (
@@ -174,7 +175,7 @@ function Delete({ user, onClose, onDeleted }: { user: User; onClose(): void; onD
   const format = useFormat();
   const { notify } = useNotices();
   const changed = useUsersChanged();
-  const quota = useQuery({ queryKey: [...keys.userQuota(user.id), 'used'], queryFn: ({ signal }) => client.users.quota(user.id, { signal }), staleTime: 0 });
+  const quota = useQuery({ queryKey: keys.userUse(user.id), queryFn: ({ signal }) => client.users.quota(user.id, { signal }), staleTime: 0 });
   const [devices, setDevices] = useState<Schemas['DevicesOfDeletedUser']>('move');
   const [owner, setOwner] = useState('');
   const [wrong, checked] = useChecked();

@@ -1,7 +1,7 @@
 import { useQuery, type UseQueryResult } from '@tanstack/react-query';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 
 /** What has become of the machine that runs the command with a tag. */
 export type Asking =
@@ -23,7 +23,7 @@ async function read(tag: string, signal: AbortSignal): Promise<Asking> {
 /** Asks every two seconds for the machine that runs the command with this tag, unless somebody else is to approve it. */
 export function useAsking(tag: string, enabled: boolean): UseQueryResult<Asking> {
   return useQuery({
-    queryKey: [...tunnelKeys(client).all, 'asking', tag],
+    queryKey: keys.askingByTag(tag),
     queryFn: ({ signal }) => read(tag, signal),
     enabled,
     retry: false,

@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useAgentDownloads, useUser } from '../session/session.js';
 import { Command, Note } from '../ui/index.js';
@@ -24,7 +25,7 @@ export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
   const { system, name, tag } = draft;
   const user = useUser();
   const install = useAgentDownloads() && system !== 'docker';
-  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }), staleTime: Infinity, enabled: own });
+  const providers = useQuery({ queryKey: keys.providers, queryFn: ({ signal }) => client.auth.providers({ signal }), staleTime: Infinity, enabled: own });
   const login = own && providers.data?.localAccounts ? user.email : undefined;
   const link = (
     <a href={sources} target="_blank" rel="noopener">

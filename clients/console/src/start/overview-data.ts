@@ -1,8 +1,9 @@
 import { useQuery, useQueryClient, type UseQueryResult } from '@tanstack/react-query';
-import { tunnelKeys, useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useLiveStatus, useTunnelEvents } from '@eclitunnel/sdk/react';
 import type { Allocation, Connection, Device, FullResult, TunnelEvent } from '@eclitunnel/sdk';
 import { useCallback, useEffect, useRef } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 
 /** The first items of a list, and whether there are more. */
 export interface Some<T> {
@@ -20,9 +21,9 @@ const many = 100;
  * Reads the first page of a list, and again after events of the topic, so that a busy panel
  * is not asked for a long list each second.
  */
-function useFirst<T>(name: string, topic: string, read: (signal: AbortSignal) => Promise<FullResult<T[]>>): UseQueryResult<Some<T>> {
+function useFirst<T>(name: Parameters<typeof keys.overview>[0], topic: string, read: (signal: AbortSignal) => Promise<FullResult<T[]>>): UseQueryResult<Some<T>> {
   const queries = useQueryClient();
-  const queryKey = [...tunnelKeys(client).all, 'overview', name] as const;
+  const queryKey = keys.overview(name);
   const { live } = useLiveStatus();
   const result = useQuery({
     queryKey,
@@ -42,7 +43,7 @@ function useFirst<T>(name: string, topic: string, read: (signal: AbortSignal) =>
         if (!type.startsWith(`${topic}.`)) return;
         timer.current ??= setTimeout(() => {
           timer.current = undefined;
-          void queries.invalidateQueries({ queryKey: [...tunnelKeys(client).all, 'overview', name] }, { cancelRefetch: false });
+          void queries.invalidateQueries({ queryKey: keys.overview(name) }, { cancelRefetch: false });
         }, restMs);
       },
       [queries, name, topic, restMs],

@@ -4,9 +4,9 @@ import { useCloseConnection } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Dialog, Form, Select, textOf, useNotices } from '../ui/index.js';
-import { keptOutKey } from './kept-out.js';
 import { texts } from './players-texts.js';
 
 /** Asks for how long a player whose connection is cut off is kept out, and does both. */
@@ -17,7 +17,7 @@ export function CutOff({ connection, onCut, onClose }: { connection: Connection;
   const queries = useQueryClient();
   const close = useCloseConnection();
   const { id, allocationId, sourceAddress: address, protocol } = connection;
-  const changed = (): Promise<void> => queries.invalidateQueries({ queryKey: keptOutKey(allocationId) });
+  const changed = (): Promise<void> => queries.invalidateQueries({ queryKey: keys.keptOut(allocationId) });
 
   async function cut(data: FormData): Promise<void> {
     const keepOutSeconds = Number(textOf(data, 'keepOutSeconds'));

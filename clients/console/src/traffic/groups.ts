@@ -1,7 +1,7 @@
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { addUsage, isUsed, type Sums } from './points.js';
 import { rangeStart, spanOf, type RangeName } from './ranges.js';
 import { freshMs } from './usage.js';
@@ -58,7 +58,7 @@ async function readSeries(by: Grouping, resolution: Schemas['UsageResolution'], 
 /** The groups of all usage that the caller may see, those with most bytes first. */
 export function useGroups(by: Grouping, range: RangeName) {
   return useQuery({
-    queryKey: [...tunnelKeys(client).all, 'usage', 'groups', by, range],
+    queryKey: keys.usageGroups(by, range),
     queryFn: async ({ signal }) => {
       const now = Date.now();
       const groups = rank(await readSeries(by, spanOf(range).resolution, rangeStart(range, now), now, signal));

@@ -1,20 +1,17 @@
-import { useMutation, useQuery, useQueryClient, type QueryKey } from '@tanstack/react-query';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys, useAllocation } from '@eclitunnel/sdk/react';
+import { useAllocation } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Button, ErrorNote, Loaded, Table, useNotices, type Column } from '../ui/index.js';
 import { texts } from './players-texts.js';
 import { useManages } from './scope.js';
 
 type KeptOut = Schemas['KeptOut'];
-
-export function keptOutKey(allocationId: number): QueryKey {
-  return [...tunnelKeys(client).allocation(allocationId), 'keptOut'];
-}
 
 /** The sources that a port keeps out for a time, which may be let in again. */
 export function KeptOutList({ allocationId }: { allocationId: number }): ReactNode {
@@ -25,7 +22,7 @@ export function KeptOutList({ allocationId }: { allocationId: number }): ReactNo
   const { notify } = useNotices();
   const manages = useManages(useAllocation(allocationId).data?.deviceId);
   const keptOut = useQuery({
-    queryKey: keptOutKey(allocationId),
+    queryKey: keys.keptOut(allocationId),
     queryFn: ({ signal }) => client.allocations.keptOut(allocationId, { signal }),
     refetchInterval: 30_000,
   });
@@ -39,7 +36,7 @@ export function KeptOutList({ allocationId }: { allocationId: number }): ReactNo
       }
     },
     onSuccess: (_, source) => notify(t.readmitted(source)),
-    onSettled: () => queries.invalidateQueries({ queryKey: keptOutKey(allocationId) }),
+    onSettled: () => queries.invalidateQueries({ queryKey: keys.keptOut(allocationId) }),
   });
   const columns: Column<KeptOut>[] = [
     { title: t.source, cell: ({ source }) => <code className="traffic-address">{source}</code> },

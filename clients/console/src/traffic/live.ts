@@ -1,9 +1,9 @@
 import { useQueryClient } from '@tanstack/react-query';
 import type { LiveUsage, TunnelEvent } from '@eclitunnel/sdk';
-import { tunnelKeys, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useTunnelEvents } from '@eclitunnel/sdk/react';
 import { useCallback, useState } from 'react';
-import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
+import { keys } from '../lib/keys.js';
 
 /** How long an event tells what is now, in milliseconds: tunnel servers report each 10 seconds while there is traffic. */
 const validMs = 25_000;
@@ -43,7 +43,7 @@ export function useLiveSums(selects: (allocationId: number) => boolean): LiveSum
   const [since] = useState(() => Date.now());
   const [seen, setSeen] = useState(() => {
     // Events that came while another page was open.
-    const cached = queries.getQueryCache().findAll({ queryKey: [...tunnelKeys(client).all, 'liveUsage'] });
+    const cached = queries.getQueryCache().findAll({ queryKey: keys.allLiveUsage });
     return new Map(cached.flatMap(({ state }): [number, Seen][] => (state.data ? [[(state.data as LiveUsage).allocationId, { usage: state.data as LiveUsage, at: state.dataUpdatedAt }]] : [])));
   });
   useTunnelEvents(

@@ -1,6 +1,7 @@
 import { useQuery, type UseQueryResult } from '@tanstack/react-query';
-import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useIsAdmin } from '../session/session.js';
 import type { Grouping } from './groups.js';
 
@@ -28,18 +29,17 @@ async function every<T>(items: AsyncIterable<T>): Promise<T[]> {
  */
 export function useNames(by: Grouping): { allocations: Names; devices: Names; organisations: Names; users: Names } {
   const admin = useIsAdmin();
-  const all = tunnelKeys(client).all;
   const names = <T>({ data }: UseQueryResult<T[]>, of: (item: T) => [number | string, Name]): Names => data && new Map(data.map(of));
   const allocations = useQuery({ ...tunnelQueries(client).allocations(), staleTime, enabled: by === 'allocation' });
   const devices = useQuery({ ...tunnelQueries(client).devices(), staleTime, enabled: by === 'device' });
   const organisations = useQuery({
-    queryKey: [...all, 'organisations', 'every'],
+    queryKey: keys.allOrganisations,
     queryFn: ({ signal }) => every(client.organisations.all({}, { signal })),
     staleTime,
     enabled: by === 'owner' || by === 'organisation',
   });
   const users = useQuery({
-    queryKey: [...all, 'users', 'every'],
+    queryKey: keys.allUsers,
     queryFn: ({ signal }) => every(client.users.all({}, { signal })),
     staleTime,
     // Others see nobody's usage but their own and that of their organisations.

@@ -2,6 +2,7 @@ import { useMemo } from 'react';
 import { useQuery } from '@tanstack/react-query';
 import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useUser } from '../session/session.js';
 import type { Scope } from './usage.js';
 
@@ -28,7 +29,7 @@ export function useManages(deviceId: string | undefined): boolean | undefined {
   const device = useQuery({ ...tunnelQueries(client).device(deviceId ?? ''), enabled: deviceId !== undefined }).data;
   const organisationId = device?.organisationId ?? undefined;
   const organisation = useQuery({
-    queryKey: ['console', 'organisation', organisationId],
+    queryKey: keys.organisation(organisationId ?? 0),
     queryFn: ({ signal }) => client.organisations.get(organisationId ?? 0, { signal }),
     enabled: organisationId !== undefined && user.role !== 'admin',
     staleTime: 60_000,

@@ -1,8 +1,9 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import type { TunnelEvent } from '@eclitunnel/sdk';
-import { tunnelKeys, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useTunnelEvents } from '@eclitunnel/sdk/react';
 import { useCallback } from 'react';
 import { client } from '../lib/client.js';
+import { keys } from '../lib/keys.js';
 import { useQueryParameters } from '../lib/url.js';
 import { fillSlots, type Slot } from './points.js';
 import { rangeOf, rangeStart, spanOf, type RangeName, type Step } from './ranges.js';
@@ -36,7 +37,7 @@ function isEmpty({ slots }: RangeUsage): boolean {
 export function useRangeUsage(scope: Scope, range: RangeName) {
   const { step, resolution } = spanOf(range);
   const queries = useQueryClient();
-  const queryKey = [...tunnelKeys(client).all, 'usage', scope, range];
+  const queryKey = keys.rangeUsage(scope, range);
   useTunnelEvents(
     useCallback(
       (event: TunnelEvent) => {
