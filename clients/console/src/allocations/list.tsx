@@ -1,8 +1,9 @@
 import type { Allocation, Schemas } from '@eclitunnel/sdk';
 import { useMemo, useState, type ReactNode } from 'react';
-import { Link } from 'wouter';
+import { Link, Redirect } from 'wouter';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
+import { ownerQuery, withOwner } from '../lib/owner-filter.js';
 import { usePages } from '../lib/pages.js';
 import { useQueryParameters } from '../lib/url.js';
 import { useIsAdmin, useUser } from '../session/session.js';
@@ -24,14 +25,12 @@ const filterNames = ['state', 'protocol', 'deviceId', 'serverId', 'owner', 'labe
 
 /** The query of the list that the page's address stands for. */
 function queryOf(parameters: URLSearchParams): Query {
-  const [kind, id] = (parameters.get('owner') ?? '').split('-');
   const query: Query = {
     q: parameters.get('q')?.trim() || undefined,
     protocol: (parameters.get('protocol') ?? undefined) as Schemas['Protocol'] | undefined,
     deviceId: parameters.get('deviceId') ?? undefined,
     serverId: parameters.get('serverId') ?? undefined,
-    ownerId: kind === 'user' ? Number(id) : undefined,
-    organisationId: kind === 'organisation' ? Number(id) : undefined,
+    ...ownerQuery(parameters),
     label: parameters.has('label') ? parameters.getAll('label') : undefined,
     sort: (parameters.get('sort') ?? undefined) as Query['sort'],
     ...stateFilters[parameters.get('state') as keyof typeof stateFilters],
@@ -45,6 +44,8 @@ export function List(): ReactNode {
   const [parameters, setParameters] = useQueryParameters();
   const pages = usePages('allocations', client.allocations.list, queryOf(parameters), { topics });
   const [chosen, setChosen] = useState<Chosen>(new Map());
+  const elsewhere = withOwner(parameters);
+  if (elsewhere) return <Redirect to={`/allocations?${elsewhere}`} replace />;
   const filtered = ['q', ...filterNames].some((name) => parameters.has(name));
   const clear = (): void => setParameters({ q: undefined, page: undefined, ...Object.fromEntries(filterNames.map((name) => [name, undefined])) });
 

@@ -6,6 +6,7 @@ import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
+import { ownerQuery, withOwner } from '../lib/owner-filter.js';
 import { usePages } from '../lib/pages.js';
 import { useQueryParameters } from '../lib/url.js';
 import { useIsAdmin, usePermits, useUser } from '../session/session.js';
@@ -25,25 +26,14 @@ const stateFilters = { online: { online: true, approved: true }, offline: { onli
 
 /** The query of the list that the page's address stands for. */
 function queryOf(parameters: URLSearchParams): Query {
-  const [kind, id] = (parameters.get('owner') ?? '').split('-');
   const query = {
     q: parameters.get('q')?.trim() || undefined,
     kind: parameters.get('kind') ?? undefined,
-    ownerId: kind === 'user' ? Number(id) : undefined,
-    organisationId: kind === 'organisation' ? Number(id) : undefined,
+    ...ownerQuery(parameters),
     sort: parameters.get('sort') ?? undefined,
     ...stateFilters[parameters.get('state') as keyof typeof stateFilters],
   };
   return Object.fromEntries(Object.entries(query).filter(([, value]) => value !== undefined)) as Query;
-}
-
-/** Where links lead that name an owner as the panel does: the page has both kinds of owners in one filter. */
-function withOwner(parameters: URLSearchParams): string {
-  const [user, organisation] = [parameters.get('ownerId'), parameters.get('organisationId')];
-  parameters.delete('ownerId');
-  parameters.delete('organisationId');
-  parameters.set('owner', user ? `user-${user}` : `organisation-${organisation}`);
-  return `/devices?${parameters}`;
 }
 
 /** The list of devices. */
@@ -51,7 +41,8 @@ export function List(): ReactNode {
   const t = useText(texts);
   const [parameters, setParameters] = useQueryParameters();
   const pages = usePages('devices', client.devices.list, queryOf(parameters), { topics });
-  if (parameters.has('ownerId') || parameters.has('organisationId')) return <Redirect to={withOwner(parameters)} replace />;
+  const elsewhere = withOwner(parameters);
+  if (elsewhere) return <Redirect to={`/devices?${elsewhere}`} replace />;
   const filtered = ['q', ...filterNames].some((name) => parameters.has(name));
   const clear = (): void => setParameters({ q: undefined, page: undefined, ...Object.fromEntries(filterNames.map((name) => [name, undefined])) });
   const add = (
