@@ -1,4 +1,4 @@
-import { isCode, type AllocationDetail } from '@eclitunnel/sdk';
+import type { AllocationDetail } from '@eclitunnel/sdk';
 import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { useQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useState, type ReactNode } from 'react';
@@ -6,8 +6,9 @@ import { Link, Route, Switch, useLocation } from 'wouter';
 import { client } from '../lib/client.js';
 import { useExplain } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
+import { Detailed } from '../shell/detailed.js';
 import { NotFound } from '../shell/not-found.js';
-import { Button, ButtonLink, ErrorNote, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
+import { Button, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
 import { ChangePort, MovePort } from './change.js';
 import { useActs, useKnownDevice, useMayManage, useServers } from './data.js';
 import { useMenuFocus } from './menu-focus.js';
@@ -24,26 +25,11 @@ export function Detail({ id }: { id: number }): ReactNode {
   const t = useText(texts);
   // Events tell what changes, but not how many players were refused.
   const query = useQuery({ ...tunnelQueries(client).allocation(id), refetchInterval: 10_000 });
-  // What was read before it was deleted says nothing any more.
-  if (isCode(query.error, 'not_found')) {
-    return (
-      <>
-        <PageHead title={t.goneTitle} about={t.gone} crumbs={<Link href="/allocations">{t.title}</Link>} />
-        <p>
-          <ButtonLink href="/allocations">{t.toList}</ButtonLink>
-        </p>
-      </>
-    );
-  }
-  if (query.isError && !query.data) {
-    return (
-      <>
-        <PageHead title={t.title} />
-        <ErrorNote error={query.error} messages={{ feature_disabled: t.off }} onAgain={() => void query.refetch()} />
-      </>
-    );
-  }
-  return query.data ? <Page allocation={query.data} /> : <Loading />;
+  return (
+    <Detailed query={query} list="/allocations" texts={t}>
+      {(allocation) => <Page allocation={allocation} />}
+    </Detailed>
+  );
 }
 
 function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {

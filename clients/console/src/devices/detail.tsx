@@ -1,4 +1,4 @@
-import { isCode, type Device } from '@eclitunnel/sdk';
+import type { Device } from '@eclitunnel/sdk';
 import { tunnelQueries, useLiveStatus } from '@eclitunnel/sdk/react';
 import { useQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useState, type ReactNode } from 'react';
@@ -6,8 +6,9 @@ import { Link, Route, Switch } from 'wouter';
 import { useMayManage } from '../allocations/data.js';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
+import { Detailed } from '../shell/detailed.js';
 import { NotFound } from '../shell/not-found.js';
-import { ButtonLink, ErrorNote, Loading, PageHead, Tabs } from '../ui/index.js';
+import { Loading, PageHead, Tabs } from '../ui/index.js';
 import { Acts } from './acts.js';
 import { detailTexts } from './detail-texts.js';
 import { Facts } from './facts.js';
@@ -27,26 +28,11 @@ export function Detail({ id }: { id: string }): ReactNode {
   // While it is being deleted it is not asked for: the answer would be that there is no such device.
   const [leaving, setLeaving] = useState(false);
   const query = useQuery({ ...tunnelQueries(client).device(id), enabled: !leaving, staleTime: live ? Infinity : 0, refetchInterval: live ? false : 15_000 });
-  // What was read before it was deleted says nothing any more.
-  if (isCode(query.error, 'not_found')) {
-    return (
-      <>
-        <PageHead title={own.goneTitle} about={own.gone} crumbs={<Link href="/devices">{t.title}</Link>} />
-        <p>
-          <ButtonLink href="/devices">{own.toList}</ButtonLink>
-        </p>
-      </>
-    );
-  }
-  if (query.isError && !query.data) {
-    return (
-      <>
-        <PageHead title={t.title} />
-        <ErrorNote error={query.error} messages={{ feature_disabled: t.off }} onAgain={() => void query.refetch()} />
-      </>
-    );
-  }
-  return query.data ? <Page device={query.data} onLeaving={setLeaving} /> : <Loading />;
+  return (
+    <Detailed query={query} list="/devices" texts={{ ...own, title: t.title, off: t.off }}>
+      {(device) => <Page device={device} onLeaving={setLeaving} />}
+    </Detailed>
+  );
 }
 
 function Page({ device, onLeaving }: { device: Device; onLeaving(leaving: boolean): void }): ReactNode {
