@@ -4,6 +4,7 @@ import { useText } from '../lib/language.js';
 import { Check, Form, Input, numberOf, Select, TextArea, useNotices } from '../ui/index.js';
 import { Overtaken, useEditing, type Version } from './editing.js';
 import { errorTexts } from './error-texts.js';
+import { LimitInput } from './limit-input.js';
 import { addressesOf, bandwidthFields, countFields, enteredOf, fieldsFor, originOf, shownOf, type Layers, type LimitField } from './rules-fields.js';
 import { useLimitText } from './rules-limit.js';
 import { rulesTexts } from './rules-texts.js';
@@ -81,21 +82,15 @@ function Limits({ fields, options, current, layers }: { fields: readonly LimitFi
   const t = useText(rulesTexts);
   const limitText = useLimitText();
   return fields.map((field) => {
-    const { name, bandwidth, min, max } = field;
+    const { name, bandwidth, max } = field;
     const effective = current.rules[name];
     const origin = originOf(name, current, layers);
-    const own = options[name];
     return (
-      <Input
+      <LimitInput
         key={name}
-        name={name}
-        type="number"
-        inputMode={bandwidth ? 'decimal' : 'numeric'}
-        step={bandwidth ? 'any' : 1}
-        min={shownOf(field, min)}
-        max={shownOf(field, max)}
+        field={field}
+        value={options[name]}
         label={bandwidth ? t.inMegabits(t.labels[name]) : t.labels[name]}
-        defaultValue={own === undefined || own === null ? '' : shownOf(field, own)}
         placeholder={effective === undefined || effective >= max ? t.unbounded : String(shownOf(field, effective))}
         hint={
           <>

@@ -1,7 +1,8 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { useState, type ReactNode } from 'react';
-import { bandwidthFields, countFields, shownOf, type LimitField } from '../allocations/rules-fields.js';
+import { LimitInput } from '../allocations/limit-input.js';
+import { bandwidthFields, countFields, type LimitField } from '../allocations/rules-fields.js';
 import { useLimitText } from '../allocations/rules-limit.js';
 import { rulesTexts } from '../allocations/rules-texts.js';
 import { client } from '../lib/client.js';
@@ -9,7 +10,7 @@ import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useSiteRules } from '../lib/rules.js';
 import { useIsAdmin } from '../session/session.js';
-import { Form, Input, Loaded, Note, useNotices } from '../ui/index.js';
+import { Form, Loaded, Note, useNotices } from '../ui/index.js';
 import { changedRules, differingRules, panelsRule } from './rules-changes.js';
 import { texts } from './texts.js';
 
@@ -109,19 +110,13 @@ function Fields({ fields, rules }: { fields: readonly LimitField[]; rules: Limit
   const admin = useIsAdmin();
   const site = useSiteRules(admin);
   return fields.map((field) => {
-    const { name, bandwidth, min, max } = field;
-    const own = rules[name];
+    const { name } = field;
     return (
-      <Input
+      <LimitInput
         key={name}
-        name={name}
-        type="number"
-        inputMode={bandwidth ? 'decimal' : 'numeric'}
-        step={bandwidth ? 'any' : 1}
-        min={shownOf(field, min)}
-        max={shownOf(field, max)}
+        field={field}
+        value={rules[name]}
         label={label(field)}
-        defaultValue={own === undefined || own === null ? '' : shownOf(field, own)}
         placeholder={t.panels}
         hint={
           <>
