@@ -63,7 +63,7 @@ export const keys = {
   newestPorts: (of: object) => [...sdk.allocations, 'newest', of] as const,
   /** The ports with one number of a device on a tunnel server. */
   twins: (deviceId: string, serverId: string, port: number) => [...sdk.allocations, 'twins', deviceId, serverId, port] as const,
-  serverPorts: (serverId: string) => [...sdk.allocations, 'ofServer', serverId] as const,
+  serverLoads: [...root, 'serverLoads'] as const,
   keptOut: (allocationId: number) => [...sdk.allocation(allocationId), 'keptOut'] as const,
 
   allLiveUsage: [...root, 'liveUsage'] as const,

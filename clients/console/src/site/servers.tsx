@@ -12,6 +12,7 @@ import { useText } from '../lib/language.js';
 import { usePanelVersion } from '../lib/panel.js';
 import { Button, Copyable, Empty, Loaded, Menu, MenuItem, MenuLine, PageHead, State, Table, useNotices } from '../ui/index.js';
 import { ServerDialog, type ServerAct } from './server-dialogs.js';
+import { DrainProgress, PlayersCell, PortsCell, useLoads, type Load } from './server-load.js';
 import { texts } from './servers-texts.js';
 
 /** A device that is an approved tunnel server. */
@@ -23,6 +24,7 @@ export default function ServersPage(): ReactNode {
   const t = useText(texts);
   const [act, setAct] = useState<ServerAct>();
   const panel = usePanelVersion();
+  const loads = useLoads();
   // Events tell of changes of a device, not of each player.
   const query = useQuery({ ...tunnelQueries(client).devices({ kind: 'server' }), refetchInterval: 10_000 });
   const add = (
@@ -47,11 +49,11 @@ export default function ServersPage(): ReactNode {
                   keyOf={({ id }) => id}
                   columns={[
                     { title: t.name, cell: (server) => <Name server={server} /> },
-                    { title: t.state, cell: (server) => <ServerState server={server} /> },
+                    { title: t.state, cell: (server) => <ServerState server={server} load={loads?.get(server.id)} /> },
                     { title: t.address, cell: (server) => <Address server={server} /> },
                     { title: t.version, cell: (server) => <Version server={server} panel={panel.data?.version} /> },
-                    { title: t.ports, kind: 'number', cell: (server) => <Ports server={server} /> },
-                    { title: t.players, kind: 'number', cell: (server) => <Players server={server} /> },
+                    { title: t.ports, kind: 'number', cell: (server) => <PortsCell server={server} load={loads?.get(server.id)} /> },
+                    { title: t.players, kind: 'number', cell: (server) => <PlayersCell server={server} load={loads?.get(server.id)} /> },
                     { title: '', kind: 'actions', cell: (server) => <Acts server={server} onAct={setAct} /> },
                   ]}
                 />
@@ -74,67 +76,19 @@ function Name({ server }: { server: Server }): ReactNode {
   );
 }
 
-/** How many ports a tunnel server has, and of how many devices, as far as one page of them tells. */
-function usePorts(id: string): { ports: string; devices: string } | undefined {
-  const t = useText(texts);
-  const format = useFormat();
-  const { data } = useQuery({
-    queryKey: keys.serverPorts(id),
-    queryFn: async ({ signal }) => {
-      const { data, next } = await client.allocations.list({ serverId: id, limit: 100 }, { signal }).withResponse();
-      return { ports: data.length, devices: new Set(data.map(({ deviceId }) => deviceId)).size, more: next !== undefined };
-    },
-    refetchInterval: 10_000,
-  });
-  const text = (count: number) => (data?.more ? t.more(format.number(count)) : format.number(count));
-  return data && { ports: text(data.ports), devices: text(data.devices) };
-}
-
-function Ports({ server }: { server: Server }): ReactNode {
-  const t = useText(texts);
-  const { first, last } = server.server.portRange;
-  const load = usePorts(server.id);
-  return (
-    <div>
-      {load === undefined ? '…' : <Link href={`/allocations?serverId=${server.id}`}>{load.ports}</Link>}
-      {load && load.devices !== '0' && <div className="small faint">{t.ofDevices(load.devices)}</div>}
-      <div className="small faint">{t.range(first, last)}</div>
-    </div>
-  );
-}
-
-function Players({ server }: { server: Server }): ReactNode {
-  const t = useText(texts);
-  const format = useFormat();
-  const { players } = server.server;
-  if (players !== null) return format.number(players);
-  return (
-    <span className="faint">
-      <span aria-hidden="true">–</span>
-      <span className="unseen">{t.unknown}</span>
-    </span>
-  );
-}
-
 const tones = { active: 'good', cordoned: 'warn', draining: 'warn', drained: 'warn' } as const;
 
-function ServerState({ server }: { server: Server }): ReactNode {
+function ServerState({ server, load }: { server: Server; load: Load | undefined }): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const now = useNow(10);
-  const ports = usePorts(server.id)?.ports ?? '…';
-  const { state, players, drainUntil } = server.server;
+  const { state } = server.server;
   return (
     <div className="site-server-state site-state">
       {server.online ? <State tone={tones[state]}>{t.states[state]}</State> : <State tone="bad">{t.offline}</State>}
       {!server.online && <span className="small faint">{server.lastSeenAt ? t.since(format.ago(server.lastSeenAt, now)) : t.never}</span>}
       {!server.online && state !== 'active' && <span className="small faint">{t.states[state]}</span>}
-      {state === 'draining' && drainUntil && (
-        <span className="small" title={format.dateTime(drainUntil)}>
-          {t.draining(players === null ? '?' : format.number(players), ports, format.ago(drainUntil, now))}
-        </span>
-      )}
-      {state === 'drained' && <span className="small">{t.drained(ports)}</span>}
+      <DrainProgress server={server} load={load} />
     </div>
   );
 }
