@@ -7,8 +7,10 @@ import { useFormat } from '../lib/format.js';
 import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
-import { Button, Check, Confirm, Copyable, Dialog, Empty, Form, Input, Loaded, Menu, MenuItem, Note, Select, Table, textOf, useNotices } from '../ui/index.js';
+import { Check, Dialog, Form, Input, Menu, MenuItem, Select, Table, textOf, useNotices } from '../ui/index.js';
 import { keysTexts } from './keys-texts.js';
+import { SecretDialog } from './secret.js';
+import { DeleteOne, ShortList } from './short-list.js';
 import './account.css';
 
 type Key = Schemas['APIKey'];
@@ -28,27 +30,11 @@ export function Keys({ owner }: { owner: KeysOwner }): ReactNode {
   const [open, setOpen] = useState<{ act: 'create' } | { act: 'rename' | 'delete'; of: Key }>();
   const close = () => setOpen(undefined);
   const reread = () => queries.invalidateQueries({ queryKey });
-  const create = (
-    <Button kind="primary" onClick={() => setOpen({ act: 'create' })}>
-      {t.create}
-    </Button>
-  );
   return (
     <>
-      <Loaded query={query}>
-        {(items) =>
-          items.length === 0 ? (
-            <Empty title={t.none} action={create}>
-              {t.noneText}
-            </Empty>
-          ) : (
-            <div className="stack">
-              <div className="row end">{create}</div>
-              <List items={items} onAct={(act, of) => setOpen({ act, of })} />
-            </div>
-          )
-        }
-      </Loaded>
+      <ShortList query={query} texts={t} onCreate={() => setOpen({ act: 'create' })}>
+        {(items) => <List items={items} onAct={(act, of) => setOpen({ act, of })} />}
+      </ShortList>
       {open?.act === 'create' && <Create owner={owner} onMade={reread} onClose={close} />}
       {open?.act === 'rename' && (
         <Dialog title={t.rename} onClose={close}>
@@ -66,20 +52,7 @@ export function Keys({ owner }: { owner: KeysOwner }): ReactNode {
           </Form>
         </Dialog>
       )}
-      {open?.act === 'delete' && (
-        <Confirm
-          title={t.deleteTitle(open.of.name)}
-          action={t.delete}
-          onClose={close}
-          onConfirm={async () => {
-            await client.keys.delete(open.of.id);
-            await reread();
-            notify(t.deleted);
-          }}
-        >
-          <p>{t.deleteText}</p>
-        </Confirm>
-      )}
+      {open?.act === 'delete' && <DeleteOne texts={t} name={open.of.name} onDelete={() => client.keys.delete(open.of.id).then(reread)} onClose={close} />}
     </>
   );
 }
@@ -142,19 +115,7 @@ function Create({ owner, onMade, onClose }: { owner: KeysOwner; onMade(): Promis
   const ofOrganisation = 'organisationId' in owner;
   const [made, setMade] = useState<string>();
   const [missing, setMissing] = useState(false);
-  if (made) {
-    return (
-      <Dialog title={t.made} onClose={onClose}>
-        <Note tone="warn">{t.madeText}</Note>
-        <Copyable text={made} label={t.copy} />
-        <div className="row">
-          <Button kind="primary" onClick={onClose}>
-            {t.done}
-          </Button>
-        </div>
-      </Dialog>
-    );
-  }
+  if (made) return <SecretDialog secret={made} texts={{ title: t.made, warning: t.madeText, copy: t.copy, done: t.done }} onClose={onClose} />;
   return (
     <Dialog title={t.create} onClose={onClose}>
       <Form

@@ -7,11 +7,12 @@ import { useErrorNotice } from '../lib/error-notice.js';
 import { useFormat } from '../lib/format.js';
 import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
-import { Button, Confirm, Empty, Loaded, Menu, MenuItem, MenuLine, State, Table, useNotices } from '../ui/index.js';
+import { Button, Menu, MenuItem, MenuLine, State, Table, useNotices } from '../ui/index.js';
 import { reasonIn, reasonsTexts } from './reasons.js';
+import { DeleteOne, ShortList } from './short-list.js';
 import { WebhookForm } from './webhook-form.js';
 import { WebhookLog } from './webhook-log.js';
-import { Rotate, SecretDialog } from './webhook-secret.js';
+import { Rotate, WebhookSecret } from './webhook-secret.js';
 import { webhooksTexts } from './webhooks-texts.js';
 import './account.css';
 
@@ -26,51 +27,21 @@ type Open = { act: 'create' } | { act: 'edit' | 'log' | 'rotate' | 'delete'; of:
 export function Webhooks({ owner }: { owner: WebhooksOwner }): ReactNode {
   const t = useText(webhooksTexts);
   const queries = useQueryClient();
-  const { notify } = useNotices();
   const query = useQuery(tunnelQueries(client).webhooks(owner));
   const [open, setOpen] = useState<Open>();
   const close = () => setOpen(undefined);
   const reread = () => queries.invalidateQueries({ queryKey: keys.webhooks });
-  const create = (
-    <Button kind="primary" onClick={() => setOpen({ act: 'create' })}>
-      {t.create}
-    </Button>
-  );
   return (
     <>
-      <Loaded query={query}>
-        {(items) =>
-          items.length === 0 ? (
-            <Empty title={t.none} action={create}>
-              {t.noneText}
-            </Empty>
-          ) : (
-            <div className="stack">
-              <div className="row end">{create}</div>
-              <List items={items} onOpen={setOpen} onChanged={reread} />
-            </div>
-          )
-        }
-      </Loaded>
+      <ShortList query={query} texts={t} onCreate={() => setOpen({ act: 'create' })}>
+        {(items) => <List items={items} onOpen={setOpen} onChanged={reread} />}
+      </ShortList>
       {open?.act === 'create' && <WebhookForm owner={owner} onChanged={reread} onClose={(secret) => setOpen(secret ? { act: 'secret', secret } : undefined)} />}
       {open?.act === 'edit' && <WebhookForm owner={owner} id={open.of.id} onChanged={reread} onClose={close} />}
-      {open?.act === 'secret' && <SecretDialog secret={open.secret} onClose={close} />}
+      {open?.act === 'secret' && <WebhookSecret secret={open.secret} onClose={close} />}
       {open?.act === 'log' && <WebhookLog webhook={open.of} onClose={close} />}
       {open?.act === 'rotate' && <Rotate webhook={open.of} onClose={close} />}
-      {open?.act === 'delete' && (
-        <Confirm
-          title={t.deleteTitle(open.of.name)}
-          action={t.delete}
-          onClose={close}
-          onConfirm={async () => {
-            await client.webhooks.delete(open.of.id);
-            await reread();
-            notify(t.deleted);
-          }}
-        >
-          <p>{t.deleteText}</p>
-        </Confirm>
-      )}
+      {open?.act === 'delete' && <DeleteOne texts={t} name={open.of.name} onDelete={() => client.webhooks.delete(open.of.id).then(reread)} onClose={close} />}
     </>
   );
 }
