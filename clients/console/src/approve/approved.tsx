@@ -1,5 +1,6 @@
 import type { ReactNode } from 'react';
 import { useDevice } from '@eclitunnel/sdk/react';
+import { useHostWarning } from '../lib/host-warning.js';
 import { useText } from '../lib/language.js';
 import { Button, ButtonLink, Loaded, Note, PageHead, State } from '../ui/index.js';
 import { texts } from './texts.js';
@@ -7,6 +8,7 @@ import { texts } from './texts.js';
 /** Says that a device is approved, whether it has connected, and leads on. */
 export function Approved({ id, onAnother }: { id: string; onAnother(): void }): ReactNode {
   const t = useText(texts);
+  const hostWarning = useHostWarning();
   const device = useDevice(id);
   return (
     <Loaded query={device}>
@@ -23,7 +25,7 @@ export function Approved({ id, onAnother }: { id: string; onAnother(): void }): 
                 <dd>{server.publicHostGuessed ? t.guessed(server.publicHost) : server.publicHost}</dd>
               </dl>
             )}
-            {server?.publicHostWarning && <Note tone="warn">{server.publicHostWarning}</Note>}
+            {server?.publicHostWarning && <Note tone="warn">{hostWarning(server.publicHostWarning)}</Note>}
             {!online && (
               <p className="small faint">
                 {t.notRunning}

@@ -1,6 +1,7 @@
 import type { Schemas } from '@eclitunnel/sdk';
 import type { ReactNode } from 'react';
 import { useFormat } from '../lib/format.js';
+import { useHostWarning } from '../lib/host-warning.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { ButtonLink, Copyable, Note, State, type Tone } from '../ui/index.js';
@@ -11,6 +12,7 @@ const tones: Readonly<Record<Schemas['TunnelServerState'], Tone>> = { active: 'g
 /** The settings of a tunnel server, and what it takes. */
 export function ServerCard({ server }: { server: NonNullable<Schemas['TunnelServer']> }): ReactNode {
   const t = useText(detailTexts);
+  const hostWarning = useHostWarning();
   const format = useFormat();
   const admin = useIsAdmin();
   const { publicHost, publicHostGuessed, publicHostWarning, publicAddresses, portRange, region, relayPort, state, players, drainUntil } = server;
@@ -22,7 +24,7 @@ export function ServerCard({ server }: { server: NonNullable<Schemas['TunnelServ
         <State tone={tones[state]}>{t.serverStates[state]}</State>
       </p>
       {drainUntil && <p>{t.drainUntil(format.dateTime(drainUntil))}</p>}
-      {publicHostWarning && <Note tone="warn">{publicHostWarning}</Note>}
+      {publicHostWarning && <Note tone="warn">{hostWarning(publicHostWarning)}</Note>}
       <dl className="facts">
         <dt>{t.publicHost}</dt>
         <dd>

@@ -3,7 +3,7 @@ import { catalogue } from '../lib/language.js';
 export const texts = catalogue({
   en: {
     title: 'Tunnel servers', about: 'The machines at whose public ports players join.', create: 'Add a tunnel server', none: 'There is no tunnel server', noneText: 'Without one nobody can open a port. Add one on a machine with a public address.',
-    name: 'Name', state: 'State', address: 'Address', version: 'Version', ports: 'Ports', players: 'Players', theAddress: 'the address',
+    name: 'Name', state: 'State', address: 'Address', version: (version: string) => `Version ${version}`, ports: 'Ports', players: 'Players', theAddress: 'the address',
     offline: 'Offline', never: 'has never connected', since: (ago: string) => `last seen ${ago}`,
     states: { active: 'Takes new ports', cordoned: 'Takes no new ports', draining: 'Drains: takes no new players', drained: 'Drained: can be stopped' },
     draining: (players: string, until: string) => `Players left: ${players}. The last are cut off ${until}.`,
@@ -24,7 +24,7 @@ export const texts = catalogue({
   },
   de: {
     title: 'Tunnelserver', about: 'Die Maschinen, an deren öffentlichen Ports Spieler beitreten.', create: 'Tunnelserver hinzufügen', none: 'Es gibt keinen Tunnelserver', noneText: 'Ohne einen kann niemand einen Port öffnen. Füge einen auf einer Maschine mit öffentlicher Adresse hinzu.',
-    name: 'Name', state: 'Zustand', address: 'Adresse', version: 'Version', ports: 'Ports', players: 'Spieler', theAddress: 'Adresse',
+    name: 'Name', state: 'Zustand', address: 'Adresse', version: (version) => `Version ${version}`, ports: 'Ports', players: 'Spieler', theAddress: 'Adresse',
     offline: 'Offline', never: 'war nie verbunden', since: (ago) => `zuletzt da ${ago}`,
     states: { active: 'Nimmt neue Ports', cordoned: 'Nimmt keine neuen Ports', draining: 'Wird leer: nimmt keine neuen Spieler', drained: 'Leer: kann gestoppt werden' },
     draining: (players, until) => `Noch da: ${players} Spieler. Die letzten werden ${until} getrennt.`,

@@ -7,6 +7,7 @@ import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useExplain } from '../lib/errors.js';
 import { useFormat } from '../lib/format.js';
+import { useHostWarning } from '../lib/host-warning.js';
 import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { usePanelVersion } from '../lib/panel.js';
@@ -48,10 +49,9 @@ export default function ServersPage(): ReactNode {
                   items={servers}
                   keyOf={({ id }) => id}
                   columns={[
-                    { title: t.name, cell: (server) => <Name server={server} /> },
+                    { title: t.name, cell: (server) => <Name server={server} panel={panel.data?.version ?? ''} /> },
                     { title: t.state, cell: (server) => <ServerState server={server} load={loads?.get(server.id)} /> },
                     { title: t.address, cell: (server) => <Address server={server} /> },
-                    { title: t.version, cell: (server) => <Version server={server} panel={panel.data?.version} /> },
                     { title: t.ports, kind: 'number', cell: (server) => <PortsCell server={server} load={loads?.get(server.id)} /> },
                     { title: t.players, kind: 'number', cell: (server) => <PlayersCell server={server} load={loads?.get(server.id)} /> },
                     { title: '', kind: 'actions', cell: (server) => <Acts server={server} onAct={setAct} /> },
@@ -67,11 +67,14 @@ export default function ServersPage(): ReactNode {
   );
 }
 
-function Name({ server }: { server: Server }): ReactNode {
+function Name({ server, panel }: { server: Server; panel: string }): ReactNode {
+  const t = useText(texts);
   return (
-    <div className="site-name">
+    <div className="site-name site-server-state">
       <Link href={`/devices/${server.id}`}>{server.name}</Link>
-      {server.server.region && <div className="small faint">{server.server.region}</div>}
+      {server.server.region && <span className="small faint">{server.server.region}</span>}
+      {server.agentVersion && <span className="small faint">{t.version(server.agentVersion)}</span>}
+      {server.agentOutdated && <State tone="warn">{t.behind(panel)}</State>}
     </div>
   );
 }
@@ -95,23 +98,13 @@ function ServerState({ server, load }: { server: Server; load: Load | undefined 
 
 function Address({ server }: { server: Server }): ReactNode {
   const t = useText(texts);
+  const hostWarning = useHostWarning();
   const { publicHost, publicHostGuessed, publicHostWarning } = server.server;
   return (
     <div className="site-server-state site-address">
       <Copyable text={publicHost} label={t.theAddress} />
       {publicHostGuessed && <span className="small faint">{t.guessed}</span>}
-      {publicHostWarning && <span className="small warn">{publicHostWarning}</span>}
-    </div>
-  );
-}
-
-function Version({ server, panel }: { server: Server; panel: string | undefined }): ReactNode {
-  const t = useText(texts);
-  if (!server.agentVersion) return <span className="faint">{t.unknown}</span>;
-  return (
-    <div className="site-server-state">
-      <span className="nowrap">{server.agentVersion}</span>
-      {server.agentOutdated && <State tone="warn">{t.behind(panel ?? '')}</State>}
+      {publicHostWarning && <span className="small warn">{hostWarning(publicHostWarning)}</span>}
     </div>
   );
 }

@@ -2,6 +2,7 @@ import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
+import { useHostWarning } from '../lib/host-warning.js';
 import { useText } from '../lib/language.js';
 import { State, type Tone } from '../ui/index.js';
 import { kinds, type Matter } from './attention.js';
@@ -36,6 +37,7 @@ const lists: Record<Matter['kind'], string> = {
 function useSentence(): (matter: Matter) => Sentence {
   const t = useText(texts);
   const format = useFormat();
+  const hostWarning = useHostWarning();
   const now = useNow(10);
   const ago = (at: string | null): string => (at ? format.ago(at, now) : t.noData);
   return (matter) => {
@@ -69,7 +71,7 @@ function useSentence(): (matter: Matter) => Sentence {
       case 'drained':
         return { tone: 'warn', title: t.drained(name), text: t.drainedText, href };
       case 'hostWarning':
-        return { tone: 'warn', title: t.hostWarning(name), text: server?.publicHostWarning ?? '', href };
+        return { tone: 'warn', title: t.hostWarning(name), text: hostWarning(server?.publicHostWarning ?? ''), href };
     }
   };
 }
