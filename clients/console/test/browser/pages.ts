@@ -4,7 +4,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
-import { expect } from 'vitest';
+import { expect, onTestFailed } from 'vitest';
+import { report } from './failure.js';
 import type { Panel, Started } from './panel.js';
 
 const axePath = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
@@ -81,6 +82,10 @@ export class Visitor {
       if (message.type() === 'error') visitor.fault(`console: ${message.text()} ${message.location().url}`);
     });
     context.on('weberror', (error) => visitor.fault(`page: ${error.error().stack ?? error.error()}`));
+    onTestFailed(async () => {
+      for (const page of context.pages()) await report(page);
+      await context.close();
+    });
     return visitor;
   }
 
@@ -106,7 +111,8 @@ export class Visitor {
 
   /** Closes the browser, and fails if anything happened that must not. */
   async leave(): Promise<void> {
-    await this.context.close();
+    // A test that fails shows what its pages had, so they stay open for it.
+    if (this.faults.length === 0) await this.context.close();
     expect(this.faults).toEqual([]);
   }
 }
