@@ -1,4 +1,5 @@
 // What people meet while a page stays open: restarts, other tabs, many ports, other rights.
+import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createClient } from '@eclitunnel/sdk';
 import { go, picture, shown, Visitor } from './pages.js';
@@ -129,8 +130,50 @@ test('members, admins of an organisation and admins of the site see what they ma
     expect(await page.getByRole('button', { name: 'Pause' }).count(), email).toBe(changes ? 1 : 0);
     await go(page, '/site/users');
     await page.getByRole('heading', { name: admin ? 'Users' : 'Not for you' }).first().waitFor();
+    if (sees && !admin) await organisationPages(page, guild.id, changes, email);
     await visitor.leave();
   }
+});
+
+/** Looks at the pages of an organisation, of which some are for those who manage it alone. */
+async function organisationPages(page: Page, id: number, manages: boolean, who: string): Promise<void> {
+  for (const part of ['invitations', 'keys', 'webhooks', 'audit']) {
+    await go(page, `/organisations/${id}/${part}`);
+    expect(await page.getByText(/^Only owners and admins of the organisation see this/).count(), `${who}, ${part}`).toBe(manages ? 0 : 1);
+  }
+  await go(page, `/organisations/${id}/rules`);
+  expect(await page.getByRole('button', { name: 'Save' }).count(), `${who}, rules`).toBe(manages ? 1 : 0);
+  await go(page, `/organisations/${id}/members`);
+  await page.getByRole('cell', { name: 'member@example.com' }).first().waitFor();
+  expect(await page.getByRole('button', { name: /^Actions: member@/ }).count(), `${who}, members`).toBe(manages ? 1 : 0);
+}
+
+test('admins see how far a drain is, and which key signs', async () => {
+  const visitor = await Visitor.open(started, panel);
+  const page = await visitor.signIn('/site/servers');
+  const [server] = await (await panel.as()).devices.list({ kind: 'server' });
+  const name = server?.name ?? '';
+  const row = page.getByRole('row').filter({ has: page.getByRole('link', { name, exact: true }) });
+  await row.getByText('to players').waitFor();
+  await row.getByRole('button', { name: `Actions: ${name}` }).click();
+  await page.getByRole('menuitem', { name: 'Drain…' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('checkbox', { name: 'Move its ports to other tunnel servers first' }).uncheck();
+  await dialog.getByRole('button', { name: 'Drain', exact: true }).click();
+  const progress = row.getByRole('progressbar', { name: `Progress of draining ${name}` });
+  await progress.waitFor();
+  await row.getByText(/^(\S+) of \1 ports without players$/).waitFor();
+  await row.getByRole('button', { name: `Actions: ${name}` }).click();
+  await page.getByRole('menuitem', { name: 'Stop draining' }).click();
+  await progress.waitFor({ state: 'detached' });
+
+  await go(page, '/site/keys');
+  const key = page.getByRole('row').filter({ hasText: 'Signs all new tokens and tickets.' });
+  await key.getByText('not yet').waitFor();
+  const shown = await page.locator('#page').innerText();
+  const { keys } = await (await panel.as()).service.jwks();
+  for (const { kid } of keys) expect(shown).toContain(kid);
+  await visitor.leave();
 });
 
 test('a session that ends elsewhere leads to the sign-in page', async () => {
