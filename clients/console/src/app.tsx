@@ -18,6 +18,7 @@ const Account = lazy(() => import('./account/account.js'));
 const Site = lazy(() => import('./site/site.js'));
 const Approve = lazy(() => import('./approve/approve.js'));
 const SignIn = lazy(() => import('./session/sign-in.js'));
+const LoginFailed = lazy(() => import('./session/login-failed.js'));
 const Password = lazy(() => import('./password/password.js'));
 const Invitation = lazy(() => import('./invitation/invitation.js'));
 
@@ -44,6 +45,11 @@ export function App(): ReactNode {
       <Route path="/login">
         <Plain>
           <Part of={SignIn} />
+        </Plain>
+      </Route>
+      <Route path="/login-failed">
+        <Plain>
+          <Part of={LoginFailed} />
         </Plain>
       </Route>
       <Route path="/password">

@@ -28,7 +28,7 @@ const consolePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 // is the start page's. Any path below one is the console's to show, and what is not listed
 // does not exist.
 var consoleRoutes = []string{
-	"", "account", "allocations", "device", "devices", "invitation", "login", "organisations", "password", "site", "start",
+	"", "account", "allocations", "device", "devices", "invitation", "login", "login-failed", "organisations", "password", "site", "start",
 	"traffic", "tunnel",
 }
 
@@ -36,7 +36,7 @@ var consoleRoutes = []string{
 const verifyPath = "/tunnel/verify"
 
 // plainPages are the pages that the console shows in place of plain ones, whoever asks.
-var plainPages = []string{"/", "/device", "/password", "/invitation", verifyPath}
+var plainPages = []string{"/", "/device", "/password", "/invitation", loginFailedPath, verifyPath}
 
 // addConsole adds the console's files, and returns its page. Without a console it returns
 // nil, and the plain pages stay.

@@ -101,7 +101,7 @@ func TestConsole_LeavesOtherPathsAlone(t *testing.T) {
 		{"/deviceses", "text/html", 404, "Page not found"},
 		{"/errors", "text/html", 200, "Errors of the API"},
 		{"/openapi", "text/html", 200, "API explorer"},
-		{"/login-failed?reason=denied", "text/html", 403, "You were not logged in"},
+		{"/login-failed?reason=denied", "text/html", 200, consolePage},
 		{"/assets/panel.css", "*/*", 200, "color-scheme"},
 		{"/api/tunnel/devices", "text/html", 418, ""},
 		{"/readyz", "text/html", 418, ""},
@@ -247,5 +247,30 @@ func TestConsole_ServesTheRoutesOfItsPages(t *testing.T) {
 	served := slices.Sorted(slices.Values(web.ConsoleRoutes))
 	if routes = slices.Compact(routes); !slices.Equal(routes, served) {
 		t.Errorf("the console has the routes %q, the panel serves it at %q", routes, served)
+	}
+}
+
+// TestConsole_ExplainsEachFailureOfALogin holds the reasons that the console explains, in each language, to the panel's.
+func TestConsole_ExplainsEachFailureOfALogin(t *testing.T) {
+	read := func(name string) string {
+		source, err := os.ReadFile("../../../clients/console/src/session/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(source)
+	}
+	texts, page := read("failed-texts.ts"), read("login-failed.tsx")
+	_, page, _ = strings.Cut(page, "const logged")
+	page, _, _ = strings.Cut(page, ";")
+	for reason, logged := range web.LoginFailures() {
+		if found := regexp.MustCompile(`(?m)^      '?`+reason+`'?: \{`).FindAllString(texts, -1); len(found) != 2 {
+			t.Errorf("%s is explained in %d languages", reason, len(found))
+		}
+		if strings.Contains(page, "'"+reason+"'") != logged {
+			t.Errorf("%s: the panel's log says more: %t", reason, logged)
+		}
+	}
+	if explained := regexp.MustCompile(`(?m)^      \S+: \{ title: `).FindAllString(texts, -1); len(explained) != 2*len(web.LoginFailures()) {
+		t.Errorf("explained are %q", explained)
 	}
 }

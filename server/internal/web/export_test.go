@@ -14,6 +14,15 @@ const ExplorerBundle = explorerBundle
 // ConsoleRoutes are the first parts of the paths of the console's pages.
 var ConsoleRoutes = consoleRoutes
 
+// LoginFailures are the reasons for which a login at an identity provider fails, and whether the log says more of each.
+func LoginFailures() map[string]bool {
+	failures := map[string]bool{}
+	for reason, why := range explanations {
+		failures[reason] = why.logged
+	}
+	return failures
+}
+
 // HandlerOf is Handler, with files in place of the embedded ones.
 func HandlerOf(files fs.FS, next http.Handler) (http.Handler, error) { return newHandler(files, next) }
 

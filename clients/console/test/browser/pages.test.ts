@@ -92,7 +92,7 @@ test.each(looks)('every page is accessible, $width px wide, in $language', async
   const outside = await visitor.tab('/login');
   await checkAccess(outside, 'sign-in');
   await picture(outside, look.width === 320 ? 'phone-sign-in' : 'sign-in');
-  for (const path of ['/password', '/invitation']) {
+  for (const path of ['/password', '/invitation', '/login-failed?reason=email-taken']) {
     await go(outside, path);
     await checkAccess(outside, path);
   }
