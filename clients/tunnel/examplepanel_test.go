@@ -173,7 +173,7 @@ func (p *examplePanel) add(protocol types.Protocol, port, localPort int) types.A
 		PublicHost: "play.example.com", PublicAddress: "play.example.com:" + strconv.Itoa(port),
 		PublicAddresses: []string{"203.0.113.7"},
 		CreatedAt:       exampleTime, Status: types.AllocationPending, StatusReason: nullable.NewNullNullable[string](),
-		Target: types.TargetUnknown,
+		Target: types.TargetUnknown, Labels: types.Labels{},
 	}
 	p.allocations = append(p.allocations, a)
 	return a
@@ -214,7 +214,7 @@ func (p *examplePanel) CreateAllocation(_ context.Context, r server.CreateAlloca
 		LocalHost: first.LocalHost, LocalPort: first.LocalPort, PublicHost: first.PublicHost, PublicAddress: first.PublicAddress,
 		PublicAddresses: first.PublicAddresses,
 		CreatedAt:       first.CreatedAt, Status: first.Status, StatusReason: first.StatusReason, Allocations: created,
-		Target: first.Target,
+		Target: first.Target, Labels: first.Labels,
 	}, nil
 }
 
@@ -230,7 +230,7 @@ func (p *examplePanel) GetAllocation(_ context.Context, r server.GetAllocationRe
 		LocalHost: a.LocalHost, LocalPort: a.LocalPort, PublicHost: a.PublicHost, PublicAddress: a.PublicAddress,
 		PublicAddresses: a.PublicAddresses, CreatedAt: a.CreatedAt, Status: a.Status, StatusReason: a.StatusReason,
 		Target: a.Target, Rules: types.AllocationRules{MaxPlayers: new(1000)},
-		PlayersRefused: types.RefusalCounts{"denied": 12}, DatagramsDropped: types.RefusalCounts{},
+		PlayersRefused: types.RefusalCounts{"denied": 12}, DatagramsDropped: types.RefusalCounts{}, Labels: a.Labels,
 	}, nil
 }
 
