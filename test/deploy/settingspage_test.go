@@ -148,12 +148,20 @@ func allCommands(t *testing.T) (all []command) {
 func withTables(t *testing.T, page string, commands []command) string {
 	t.Helper()
 	var shared []flagRow
+	ofGroup := map[string][]flagRow{} // By the name without its last word: what the group's first command has.
 	for _, c := range commands {
 		rows := flagRows(t, c.help)
 		if c.shares {
 			shared = rows
 		} else {
 			rows = slices.DeleteFunc(rows, func(r flagRow) bool { return slices.Contains(shared, r) })
+			words := strings.Fields(c.name)
+			group := strings.Join(words[:len(words)-1], " ")
+			if before, found := ofGroup[group]; found && len(words) > 2 {
+				rows = slices.DeleteFunc(rows, func(r flagRow) bool { return slices.Contains(before, r) })
+			} else {
+				ofGroup[group] = rows
+			}
 		}
 		if !strings.Contains(page, "`"+c.name+"`") {
 			t.Errorf("docs/settings.md does not name %s", c.name)
