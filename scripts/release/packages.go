@@ -99,7 +99,7 @@ func (r *release) packageConfig(p program, target platform, binary string) (stri
 	text, err := json.Marshal(map[string]any{
 		"name": p.name, "version": r.version, "arch": target.arch + target.arm, "platform": "linux", "section": "net", "priority": "optional",
 		"maintainer": "EcliTunnel <" + homepage + ">", "description": p.summary + "\n" + p.description,
-		"homepage": homepage, "license": "Apache-2.0", "recommends": p.recommends, "contents": contents, "scripts": scripts,
+		"homepage": homepage, "license": "Apache-2.0", "contents": contents, "scripts": scripts, "overrides": p.recommends,
 		// Archives in it are compressed.
 		"deb": map[string]any{"compression": "gzip"},
 		"rpm": map[string]any{"compression": "gzip", "summary": p.summary, "buildhost": "eclitunnel"},

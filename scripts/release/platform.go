@@ -16,8 +16,13 @@ type program struct {
 	summary, description string
 	// updates says that the program checks signatures of releases.
 	updates bool
-	// recommends are packages that it is of little use without.
-	recommends []string
+	// recommends are packages that it is of little use without, for each kind of package.
+	recommends map[string]dependencies
+}
+
+// dependencies are other packages, as nfpm's configuration has them.
+type dependencies struct {
+	Recommends []string `json:"recommends,omitempty"`
 }
 
 var agent = program{
@@ -28,8 +33,9 @@ var agent = program{
 }
 
 var panel = program{
-	name: "eclitunneld", source: "./server/eclitunneld", unit: "eclitunneld", recommends: []string{"postgresql"},
-	summary: "EcliTunnel panel: API, console and an embedded tunnel server",
+	name: "eclitunneld", source: "./server/eclitunneld", unit: "eclitunneld",
+	recommends: map[string]dependencies{"deb": {[]string{"postgresql"}}, "rpm": {[]string{"postgresql-server"}}},
+	summary:    "EcliTunnel panel: API, console and an embedded tunnel server",
 	description: "The panel of a fleet of tunnel servers. It hands out the agent for every platform.\n" +
 		"Its settings are in /etc/eclitunnel/eclitunneld.env.",
 }
