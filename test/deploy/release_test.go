@@ -213,3 +213,16 @@ func TestReleaseImages_AreThoseOfTheOtherRecipe(t *testing.T) {
 		}
 	}
 }
+
+// They run on whatever shell a machine has.
+func TestScripts_ArePOSIX(t *testing.T) {
+	scripts := []string{filepath.Join("server", "internal", "web", "static", "install.sh")}
+	packaged, err := filepath.Glob(filepath.Join(root, "deploy", "packages", "*.sh"))
+	if err != nil || len(packaged) == 0 {
+		t.Fatal(packaged, err)
+	}
+	for _, script := range packaged {
+		scripts = append(scripts, filepath.Join("deploy", "packages", filepath.Base(script)))
+	}
+	run(t, "", "shellcheck", append([]string{"--shell=sh"}, scripts...)...)
+}

@@ -3,6 +3,7 @@
 package web_test
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -124,6 +125,9 @@ func shells(t *testing.T) map[string][]string {
 		if _, err := exec.LookPath(command[0]); err == nil {
 			found[name] = command
 		}
+	}
+	if os.Getenv("CI") != "" && (found["busybox"] == nil || found["dash"] == nil) {
+		t.Errorf("scripts/setup has not installed busybox and dash: there are only %v", slices.Collect(maps.Keys(found)))
 	}
 	return found
 }
