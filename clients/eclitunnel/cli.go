@@ -42,6 +42,7 @@ type commands struct {
 	Resume     resumeCmd     `cmd:"" help:"Open a paused public port again."`
 	Apply      applyCmd      `cmd:"" help:"Make this machine's public ports what a file says."`
 	Status     statusCmd     `cmd:"" help:"Show this machine's state on the panel."`
+	Watch      watchCmd      `cmd:"" help:"Show the agent that runs on this machine as it works."`
 	Service    serviceCmd    `cmd:"" help:"Run the agent as a service of this machine."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes command lines in a shell."`
 	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual pages into a directory."`

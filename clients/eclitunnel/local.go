@@ -16,7 +16,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/agent/local"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
-	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
 // localTimeout bounds the questions to agents of this machine before a command begins.
@@ -117,29 +116,31 @@ func (s *settings) throughAgent(a *app, cause error) (agent.Config, *tunnel.Clie
 }
 
 // serveLocal lets this user's other commands talk to the agent, until the returned function
-// is called. An agent serves its players without it as well.
-func (cmd *runCmd) serveLocal(ctx context.Context, a *app, s *settings, c agent.Config, kind types.DeviceKind, o local.Options) (stop func()) {
-	place := local.Place{Device: c.DeviceID, Owner: c.Owner, Group: cmd.SocketGroup, Dir: s.SocketDir}
+// is called. An agent serves its players without it as well. Source is nil for a tunnel
+// server.
+func (r *running) serveLocal(ctx context.Context, source local.Source) (stop func()) {
+	c := r.config
+	place := local.Place{Device: c.DeviceID, Owner: c.Owner, Group: r.SocketGroup, Dir: r.settings.SocketDir}
 	if place.Dir == "" {
-		place.Dir = cmd.socketDir(a, s, c)
+		place.Dir = r.socketDir(r.app, r.settings, c)
 	}
 	if place.Dir == "" {
 		return func() {}
 	}
 	l, err := local.Listen(place)
 	if err != nil {
-		o.Logger.InfoContext(ctx, "other commands cannot reach this agent", slog.Any("error", err))
+		r.log.InfoContext(ctx, "other commands cannot reach this agent", slog.Any("error", err))
 		return func() {}
 	}
-	o.Info = local.Info{
-		Device: c.DeviceID, Name: c.Name, Kind: kind, Panel: o.Panel.PanelURL(), Version: version, PID: outerPID(),
-		Allow: append(c.Allow, cmd.Allow...), AllowPorts: append(c.AllowPorts, cmd.AllowPorts...),
+	info := local.Info{
+		Device: c.DeviceID, Name: c.Name, Kind: r.kind, Panel: r.client.PanelURL(), Version: version, PID: outerPID(),
+		Allow: append(c.Allow, r.Allow...), AllowPorts: append(c.AllowPorts, r.AllowPorts...),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := local.Serve(ctx, l, o); err != nil {
-			o.Logger.InfoContext(ctx, "other commands cannot reach this agent any more", slog.Any("error", err))
+		if err := local.Serve(ctx, l, local.Options{Info: info, Source: source, Panel: r.client, Logger: r.log}); err != nil {
+			r.log.InfoContext(ctx, "other commands cannot reach this agent any more", slog.Any("error", err))
 		}
 	})
 	return func() { cancel(); serving.Wait() }

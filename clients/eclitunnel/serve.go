@@ -8,26 +8,28 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
-	"github.com/eclitunnel/eclitunnel/clients/agent/local"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
 )
 
 type runCmd struct {
+	Plain bool `help:"Print lines instead of a picture, as where standard output is no terminal (default: false)."`
+
 	Allow      []string `placeholder:"HOST[:PORTS]" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix, with all its ports, or one or a range such as game.lan:2456-2458. Repeatable."`
 	AllowPorts []string `placeholder:"PORTS" help:"Ports of this machine that the agent may reach, with those of the enrollment, such as 25565,2456-2458 (default: all, if the enrollment has none)."`
-
-	SocketGroup string `placeholder:"NAME" help:"Group whose members may use the agent's socket, besides its user and the person who enrolled it with sudo (default: none)."`
 
 	Tunnels string `lines:"" placeholder:"LIST" help:"Ports to open when the agent starts, such as minecraft=tcp:25565,voice=udp:24454: [NAME=]PROTOCOL:[PUBLIC->]TARGET, with a target as of the command open. What is open by a name is changed to match, and other ports stay. The agent may reach the hosts of these targets (default: none)."`
 
 	unattended `embed:""`
+
+	SocketGroup string `placeholder:"NAME" help:"Group whose members may use the agent's socket, besides its user and the person who enrolled it with sudo (default: none)."`
 
 	Standby  bool   `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
 	StateDir string `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
@@ -45,7 +47,7 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, public_host, allocation_ready, allocation_failed, allocation_target, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
+	return `In a terminal it draws its ports, players and traffic in place. Elsewhere, and with --plain, it prints lines about its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, public_host, allocation_ready, allocation_failed, allocation_target, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
 
 One agent serves a device. A second one on the same machine exits with code 13. If a second one starts on another machine, it takes over and the first one stands by: it serves again once the second has been gone for a minute.
 
@@ -72,14 +74,12 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 		return usagef("the device token: %w", err)
 	}
 	s.warnExposed(a)
-	show := &display{app: a, panel: client.PanelURL(), device: deviceLabel(c.Name, c.DeviceID)}
-	onEvent := show.line
-	if s.JSON {
-		// Players must stay connected even if the reader of the events has exited.
-		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
+	r := &running{runCmd: cmd, app: a, settings: s, config: c, client: client, kind: kind, specs: specs}
+	if !s.JSON && kind == types.DeviceKindClient {
+		r.picture = a.newPicture(cmd.Plain)
 	}
-	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
-	instance, err := cmd.claim(ctx, a, s, c.DeviceID, log)
+	r.log = logger(r.picture.log(a.stderr), cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
+	instance, err := cmd.claim(ctx, a, s, c.DeviceID, r.log)
 	defer func() { err = errors.Join(err, instance.Release()) }()
 	if ctx.Err() != nil {
 		return nil // It was stopped while it waited.
@@ -87,59 +87,105 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	onEvent = instance.Watch(onEvent)
-	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
+	r.onEvent = instance.Watch(r.events())
+	r.endpoint, err = diagnostics.Start(ctx, diagnostics.Options{
 		MetricsListen: cmd.MetricsListen, ProfilesListen: cmd.ProfilesListen,
-		Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
+		Program: "eclitunnel", Version: version, Commit: commit, Logger: r.log,
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, endpoint.Close()) }()
-	state := cmd.file(s, c.DeviceID, "state.json")
+	defer func() { err = errors.Join(err, r.endpoint.Close()) }()
+	r.state = cmd.file(s, c.DeviceID, "state.json")
 	if kind == types.DeviceKindServer {
 		if len(specs) > 0 {
 			return usagef("--tunnels is for the agent beside a game, and this device is a tunnel server")
 		}
-		options := agent.TunnelServerOptions{
-			Client:    client,
-			Device:    c.DeviceID,
-			KeyFile:   cmd.file(s, c.DeviceID, "key.pem"),
-			StateFile: state,
-			Logger:    log,
-			Version:   version,
-			OnEvent:   onEvent,
-			Metrics:   endpoint.Metrics(),
-
-			PlainStreams: cmd.PlainStreams,
-		}
-		defer cmd.serveLocal(ctx, a, s, c, kind, local.Options{Panel: client, Logger: log})()
-		return cmd.serveTunnels(ctx, a, s, options)
+		return r.tunnelServer(ctx)
 	}
-	if state == "" {
-		log.WarnContext(ctx, "the desired state is not kept: a restart will need the panel",
+	return r.tunnelClient(ctx)
+}
+
+// running is what a run consists of.
+type running struct {
+	*runCmd
+	app      *app
+	settings *settings
+	config   agent.Config
+	client   *tunnel.Client
+	kind     types.DeviceKind
+	specs    []tunnelSpec // Of --tunnels.
+	log      *slog.Logger
+	picture  *picture // nil: lines, or JSON.
+	onEvent  func(agent.Event)
+	endpoint *diagnostics.Endpoint
+	state    string // The file of the desired state; "": none.
+}
+
+// events returns what prints events.
+func (r *running) events() func(agent.Event) {
+	switch {
+	case r.picture != nil:
+		return func(agent.Event) {} // The picture has them.
+	case r.settings.JSON:
+		// Players must stay connected even if the reader of the events has exited.
+		return func(e agent.Event) { _ = r.app.printJSON(e) }
+	default:
+		show := &display{app: r.app, panel: r.client.PanelURL(), device: deviceLabel(r.config.Name, r.config.DeviceID)}
+		return show.line
+	}
+}
+
+func (r *running) tunnelServer(ctx context.Context) error {
+	options := agent.TunnelServerOptions{
+		Client:    r.client,
+		Device:    r.config.DeviceID,
+		KeyFile:   r.file(r.settings, r.config.DeviceID, "key.pem"),
+		StateFile: r.state,
+		Logger:    r.log,
+		Version:   version,
+		OnEvent:   r.onEvent,
+		Metrics:   r.endpoint.Metrics(),
+
+		PlainStreams: r.PlainStreams,
+	}
+	defer r.serveLocal(ctx, nil)()
+	return r.serveTunnels(ctx, r.app, r.settings, options)
+}
+
+func (r *running) tunnelClient(ctx context.Context) error {
+	if r.state == "" {
+		r.log.WarnContext(ctx, "the desired state is not kept: a restart will need the panel",
 			slog.String("reason", "there is no directory for it; set one with --state-dir"))
 	}
-	allow, allowPorts := allowTargets(specs, append(c.Allow, cmd.Allow...), append(c.AllowPorts, cmd.AllowPorts...))
+	allow, allowPorts := allowTargets(r.specs, append(r.config.Allow, r.Allow...), append(r.config.AllowPorts, r.AllowPorts...))
 	served, err := agent.New(agent.Options{
-		Client:     client,
-		Name:       c.Name,
+		Client:     r.client,
+		Name:       r.config.Name,
 		Allow:      allow,
 		AllowPorts: allowPorts,
-		StateFile:  state,
-		Logger:     log,
+		StateFile:  r.state,
+		Logger:     r.log,
 		Version:    version,
-		OnEvent:    onEvent,
-		Metrics:    endpoint.Metrics(),
+		OnEvent:    r.onEvent,
+		Metrics:    r.endpoint.Metrics(),
 
-		PlainStreams: cmd.PlainStreams,
-		OneAddress:   !cmd.PlayerAddresses,
+		PlainStreams: r.PlainStreams,
+		OneAddress:   !r.PlayerAddresses,
 	})
 	if err != nil {
 		return &usageError{err}
 	}
-	defer cmd.serveLocal(ctx, a, s, c, kind, local.Options{Source: served, Panel: client, Logger: log})()
-	defer openTunnels(ctx, a, client, specs, log)()
+	defer r.serveLocal(ctx, served)()
+	if r.picture != nil {
+		var drawing sync.WaitGroup
+		defer drawing.Wait()
+		drawing.Go(func() {
+			// It ends after the agent, whose last state stays in sight.
+			_ = r.picture.follow(context.WithoutCancel(ctx), served.Watch)
+		})
+	}
+	defer openTunnels(ctx, r.app, r.client, r.specs, r.log)()
 	return served.Run(ctx)
 }
 
