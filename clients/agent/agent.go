@@ -90,6 +90,7 @@ type Agent struct {
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
 	played  chan struct{} // Holds one signal: players have come, gone or been refused.
 	view    *view
+	missing map[int64]bool // Allocations that were noted to have no game. Guarded by events.
 
 	// mu is taken by control's Reports: control is not called with it held.
 	mu      sync.Mutex
@@ -136,6 +137,7 @@ func newAgent(o Options) (*Agent, error) {
 		changed: make(chan struct{}, 1),
 		played:  make(chan struct{}, 1),
 		view:    newView(),
+		missing: map[int64]bool{},
 	}
 	a.events = emitter{on: func(e Event) {
 		a.noteEvent(e)

@@ -36,6 +36,7 @@ func (a *Agent) noteEvent(e Event) {
 	case EventAllocationTarget:
 		a.noteTarget(e)
 	case EventAllocationClosed:
+		delete(a.missing, e.Allocation.ID)
 		a.view.note(e.Allocation.Label()+" was closed", false)
 	case EventStopped:
 		a.view.note("stopped", e.Reason != "")
@@ -46,11 +47,15 @@ func (a *Agent) noteTarget(e Event) {
 	switch e.Target {
 	case types.TargetDown:
 		a.view.note(e.Allocation.Label()+": the game does not answer: "+e.Reason, true)
+		a.missing[e.Allocation.ID] = true
+		return
 	case types.TargetUp:
-		a.view.note(e.Allocation.Label()+": the game is there", false)
-	default:
-		a.view.touch()
+		if a.missing[e.Allocation.ID] { // Otherwise nobody has missed it.
+			a.view.note(e.Allocation.Label()+": the game is there", false)
+		}
 	}
+	delete(a.missing, e.Allocation.ID)
+	a.view.touch()
 }
 
 // noteLinks notes which links have changed since those that were noted, which it returns.

@@ -81,6 +81,15 @@ func TestSnapshot_FollowsTheAgent(t *testing.T) {
 	if s.Tunnels[0].State != PortOpen || s.Tunnels[1].TargetReason != why || !says(s, "survival: the game does not answer: "+why) {
 		t.Errorf("reports are shown as %+v", s)
 	}
+	up := types.TargetUp
+	there := readyReport(1)
+	there.Target = &up
+	missing.Target, missing.TargetReason = &up, nil
+	r.links.report(there, missing)
+	s = w.until("a game", func(s Snapshot) bool { return s.Tunnels[1].State == PortOpen })
+	if says(s, "play.test:20001: the game is there") || !says(s, "survival: the game is there") {
+		t.Errorf("only what was missed is noted when it is there: %+v", s.Notes)
+	}
 	r.links.report(failedReport(1, "tunnel server x: no answer"), missing)
 	s = w.until("a failure", func(s Snapshot) bool { return s.Tunnels[0].State == PortFailed })
 	if s.Tunnels[0].Reason != "tunnel server x: no answer" {

@@ -89,8 +89,7 @@ func (p *picture) log(stderr io.Writer) io.Writer {
 func (p *picture) follow(ctx context.Context, watch func(context.Context, func(agent.Snapshot) error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var refreshing sync.WaitGroup
-	defer refreshing.Wait()
-	defer cancel()
+	defer func() { cancel(); refreshing.Wait(); _ = p.screen.Close() }()
 	refreshing.Go(func() { p.refresh(ctx) })
 	return watch(ctx, p.show)
 }

@@ -79,13 +79,14 @@ func (w *window) has(texts ...string) {
 // end ends the command as Ctrl-C does, and checks how it leaves the terminal.
 func (w *window) end() {
 	w.t.Helper()
+	_, _ = w.Write([]byte("^C")) // As the terminal echoes it.
 	w.stop()
 	if code := await.Receive(w.t, w.code, "the end of the command"); code != 0 {
 		w.t.Errorf("exit code %d", code)
 	}
 	await.Until(w.t, "a visible cursor below the picture", func() bool {
 		row, column, visible, unknown := w.State()
-		return visible && column == 0 && row > 0 && len(unknown) == 0
+		return visible && column == 0 && row > 0 && len(unknown) == 0 && !strings.Contains(w.Text(), "^C")
 	})
 }
 
@@ -98,7 +99,7 @@ func TestRun_DrawsInATerminalAndFollowsItsSize(t *testing.T) {
 	w.size(40, 20)
 	w.has("● connected · just now")
 	w.end()
-	w.has("stopped")
+	w.has("○ stopped")
 	if text := w.Text(); strings.Count(text, "EcliTunnel") != 1 {
 		t.Errorf("more than the last picture is left:\n%s", text)
 	}
@@ -134,7 +135,7 @@ func TestWatch_ShowsTheAgentOfTheMachine(t *testing.T) {
 	lines := m.background("home", "watch")
 	snapshots := m.background("\"panel\"", "watch", "--json")
 	service.stop()
-	w.has("x the agent has ended; waiting for it")
+	w.has("o the agent has ended; waiting for it")
 	w.end()
 	o := lines.stop()
 	o.want(t, 0, " is connected to "+p.URL, "the agent has ended")

@@ -182,7 +182,10 @@ func (r *running) tunnelClient(ctx context.Context) error {
 		defer drawing.Wait()
 		drawing.Go(func() {
 			// It ends after the agent, whose last state stays in sight.
-			_ = r.picture.follow(context.WithoutCancel(ctx), served.Watch)
+			_ = r.picture.follow(context.WithoutCancel(ctx), func(ctx context.Context, show func(agent.Snapshot) error) error {
+				defer r.picture.without("stopped")
+				return served.Watch(ctx, show)
+			})
 		})
 	}
 	defer openTunnels(ctx, r.app, r.client, r.specs, r.log)()

@@ -109,7 +109,7 @@ func (p painter) panel(s agent.Snapshot, gone string) (c color, texts []string) 
 	wait := p.mark(waiting) + " "
 	switch {
 	case gone != "":
-		return red, []string{p.mark(failing) + " " + terminal.Escape(gone)}
+		return yellow, []string{wait + terminal.Escape(gone)}
 	case s.Panel.Standby:
 		return yellow, []string{wait + "standing by: another agent serves", wait + "standing by"}
 	case s.Panel.Connected:

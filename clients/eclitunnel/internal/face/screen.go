@@ -75,6 +75,13 @@ func (s *Screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Close leaves the last picture, and the cursor in an empty row below it.
+func (s *Screen) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write("\r" + eraseBelow) // Ctrl-C was shown there, perhaps.
+}
+
 // top moves the cursor to the first row of the picture. A terminal that has become narrower
 // has continued rows in further ones.
 func (s *Screen) top(size Size) string {
