@@ -121,7 +121,11 @@ func (r *applyRun) step(ctx context.Context, s *step) error {
 		if s.err = r.carryOut(ctx, s); s.err == nil {
 			s.Done = true
 			if !r.json && (s.Action == actCreate || s.Action == actReplace) {
-				r.app.printf("    players join at %s", addressOf(s.Allocations))
+				words := "players join at"
+				if !s.Allocations[0].Enabled {
+					words = "paused, at"
+				}
+				r.app.printf("    %s %s", words, addressOf(s.Allocations))
 			}
 			return nil
 		}
@@ -221,7 +225,7 @@ func (r *applyRun) create(ctx context.Context, s *step) error {
 // warn warns of local targets that the agent does not permit.
 func (r *applyRun) warn(c agent.Config, steps []*step) {
 	for _, s := range steps {
-		if s.Action == actDelete {
+		if s.Action == actDelete || s.Action == actNothing {
 			continue
 		}
 		if request, err := s.want.request(); err == nil {
