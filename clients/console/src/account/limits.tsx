@@ -10,7 +10,7 @@ import { texts } from './texts.js';
 import './account.css';
 
 /** How much of each limit is used: as bars, and in numbers. */
-export function QuotaBars({ quota }: { quota: Schemas['Quota'] }): ReactNode {
+function QuotaBars({ quota }: { quota: Schemas['Quota'] }): ReactNode {
   const t = useText(texts).limits;
   return (
     <div className="account-limits sheet">

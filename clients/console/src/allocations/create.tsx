@@ -15,7 +15,7 @@ import { portsText, presetOf, presets, type FurtherPorts, type NewProtocol, type
 import { presetTexts } from './presets-texts.js';
 import { texts } from './texts.js';
 
-export interface CreatePortProps {
+interface CreatePortProps {
   /** The device that gets the port; without one the person chooses it. */
   deviceId?: string | undefined;
   /** Called when everything is open; show it with `PortOpened`. */

@@ -33,7 +33,6 @@ export const detailTexts = catalogue({
     region: 'Region',
     noRegion: 'Not set',
     relayPort: 'Port for agents',
-    takes: 'Takes',
     serverStates: {
       active: 'Players and new ports',
       cordoned: 'Players, but no new ports',
@@ -88,7 +87,6 @@ export const detailTexts = catalogue({
     region: 'Region',
     noRegion: 'Nicht gesetzt',
     relayPort: 'Port für Agenten',
-    takes: 'Nimmt an',
     serverStates: {
       active: 'Spieler und neue Ports',
       cordoned: 'Spieler, aber keine neuen Ports',

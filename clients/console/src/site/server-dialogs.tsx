@@ -109,7 +109,7 @@ function Edit({ server, onClose }: { server: Server; onClose(): void }): ReactNo
 }
 
 /** Returns a word for a shell, quoted where it has to be. */
-export function shellWord(text: string): string {
+function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 

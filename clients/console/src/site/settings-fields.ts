@@ -5,8 +5,8 @@ export type Patch = Schemas['SettingsPatch'];
 
 export const quotaNames = ['devices', 'allocations', 'portsOutsideRange'] as const;
 export const usageNames = ['minuteDays', 'hourDays', 'dayDays'] as const;
-export const countRules = ['maxPlayers', 'maxPlayersPerSource', 'maxFlowsPerSource', 'connectionsPerSecond', 'connectionsPerSecondPerSource', 'datagramsPerSecondPerSource'] as const;
-export const rateRules = ['downloadBitsPerSecond', 'uploadBitsPerSecond', 'playerDownloadBitsPerSecond', 'playerUploadBitsPerSecond'] as const;
+const countRules = ['maxPlayers', 'maxPlayersPerSource', 'maxFlowsPerSource', 'connectionsPerSecond', 'connectionsPerSecondPerSource', 'datagramsPerSecondPerSource'] as const;
+const rateRules = ['downloadBitsPerSecond', 'uploadBitsPerSecond', 'playerDownloadBitsPerSecond', 'playerUploadBitsPerSecond'] as const;
 export const ruleNames = [...countRules, ...rateRules] as const;
 export type RuleName = (typeof ruleNames)[number];
 
@@ -20,7 +20,7 @@ export type Values = Readonly<Record<string, string>>;
 const megabit = 1_000_000;
 
 /** The value of a rule as the form has it: rates are in Mbit/s there. */
-export function ruleText(name: string, value: number | null | undefined): string {
+function ruleText(name: string, value: number | null | undefined): string {
   return value === null || value === undefined ? '' : String(isRate(name) ? value / megabit : value);
 }
 

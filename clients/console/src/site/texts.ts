@@ -48,7 +48,7 @@ export const texts = catalogue({
     },
     versions: {
       title: 'Versions', about: 'Which version the panel runs, and who is behind.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Built with', agents: 'Agents and tunnel servers', count: 'Devices', online: 'Online',
-      unknown: 'Unknown', behind: 'Behind the panel', same: 'As the panel', other: 'Newer, or a build of its own', who: 'Who is behind', nobody: 'No device is behind the panel.',
+      behind: 'Behind the panel', same: 'As the panel', other: 'Newer, or a build of its own', who: 'Who is behind', nobody: 'No device is behind the panel.',
       device: 'Device', kind: 'Kind', kinds: { client: 'Agent', server: 'Tunnel server' }, platform: 'Platform', seen: 'Last seen', now: 'Online', never: 'Never', none: 'No device has ever connected.',
       how: 'Update the machines below. Tunnel servers first lose no players if you drain them before.',
     },
@@ -112,7 +112,7 @@ export const texts = catalogue({
     },
     versions: {
       title: 'Versionen', about: 'Welche Version das Panel hat, und wer zurück ist.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Gebaut mit', agents: 'Agenten und Tunnelserver', count: 'Geräte', online: 'Online',
-      unknown: 'Unbekannt', behind: 'Älter als das Panel', same: 'Wie das Panel', other: 'Neuer oder ein eigener Build', who: 'Wer zurück ist', nobody: 'Kein Gerät ist älter als das Panel.',
+      behind: 'Älter als das Panel', same: 'Wie das Panel', other: 'Neuer oder ein eigener Build', who: 'Wer zurück ist', nobody: 'Kein Gerät ist älter als das Panel.',
       device: 'Gerät', kind: 'Art', kinds: { client: 'Agent', server: 'Tunnelserver' }, platform: 'Plattform', seen: 'Zuletzt da', now: 'Online', never: 'Nie', none: 'Noch hat sich kein Gerät verbunden.',
       how: 'Bring diese Maschinen auf den neuen Stand. Tunnelserver verlieren keine Spieler, wenn du sie vorher leerst.',
     },

@@ -15,7 +15,7 @@ type User = Schemas['User'];
 export type UserAct = { kind: 'link' | 'quota' | 'role' | 'email' | 'delete'; of: User } | { kind: 'create' };
 
 /** Returns a function that has lists and pages of users read again. */
-export function useUsersChanged(): (id?: number) => Promise<unknown> {
+function useUsersChanged(): (id?: number) => Promise<unknown> {
   const queries = useQueryClient();
   return (id) => Promise.all([queries.invalidateQueries({ queryKey: keys.pages('users') }), id !== undefined && queries.invalidateQueries({ queryKey: keys.user(id) })]);
 }
