@@ -8,7 +8,6 @@ export const stateTexts = catalogue({
     never: 'Never connected',
     waiting: 'Waiting for approval',
     expired: 'Code expired',
-    since: (time: string) => `since ${time}`,
     forSpan: (span: string) => `for ${span}`,
     expiresIn: (span: string) => `the code expires in ${span}`,
     reasons: {
@@ -43,7 +42,6 @@ export const stateTexts = catalogue({
     never: 'Nie verbunden',
     waiting: 'Wartet auf Zulassung',
     expired: 'Code abgelaufen',
-    since: (time) => `seit ${time}`,
     forSpan: (span) => `seit ${span}`,
     expiresIn: (span) => `der Code läuft in ${span} ab`,
     reasons: {

@@ -22,7 +22,7 @@ export default function LoginFailed(): ReactNode {
     <>
       <PageHead title={title} />
       <p>{text}</p>
-      {logged.includes(reason) && requestId.test(request) && <p className="small faint mono">{t.request(request)}</p>}
+      {logged.includes(reason) && requestId.test(request) && <p className="small faint">{t.request(request)}</p>}
       <p>
         <ButtonLink kind="primary" href="/login">
           {t.again}
