@@ -8,8 +8,11 @@ import { expect, onTestFinished, test } from 'vitest';
 import { createClient, isCode, type Allocation, type Connection, type LiveUsage, type TunnelEvent } from '../src/index.js';
 import { keeper } from '../src/react/apply.js';
 import { tunnelQueries } from '../src/react/queries.js';
-import { Player, startAgent, startGame } from './agent.js';
+import { Player, startDevice, startGame, type Ends } from './programs.js';
 import { realPanel } from './realpanel.js';
+
+// What a test starts ends with it.
+const ends: Ends = { add: (stop) => onTestFinished(async () => void (await stop())) };
 
 const panel = realPanel();
 const client = createClient({ baseUrl: panel.url, credentials: panel.token });
@@ -55,8 +58,8 @@ test('players, what they carry, and how they are cut off and let in again', asyn
 
   const { device, token } = await client.devices.create({ name: 'live', kind: 'client' });
   onTestFinished(async () => void (await client.devices.delete(device.id)));
-  startAgent(panel, token);
-  const { id, port } = await client.allocations.create({ deviceId: device.id, protocol: 'tcp', localPort: await startGame() });
+  startDevice(ends, panel, token);
+  const { id, port } = await client.allocations.create({ deviceId: device.id, protocol: 'tcp', localPort: await startGame(ends) });
   await events.until((event) => (event.type === 'allocation.updated' && event.allocationId === id && event.allocation.status === 'listening') || undefined);
 
   // A page shows the players of the allocation.
@@ -66,7 +69,7 @@ test('players, what they carry, and how they are cut off and let in again', asyn
   await watch.refetch();
   expect(queries.getQueryData(query.queryKey)).toEqual([]);
 
-  const player = new Player(port);
+  const player = new Player(ends, port);
   await player.play(100_000);
   const joined = await events.until((event) => (event.type === 'connection.opened' && event.connection.allocationId === id ? event.connection : undefined));
   expect(joined).toMatchObject({ deviceId: device.id, protocol: 'tcp', sourceAddress: '127.0.0.1' });
@@ -90,7 +93,7 @@ test('players, what they carry, and how they are cut off and let in again', asyn
   expect(queries.getQueryData(query.queryKey)).toEqual([]);
   const [out] = await client.allocations.keptOut(id);
   expect(out?.source).toBe('127.0.0.1');
-  await expect(new Player(port).play(1)).rejects.toThrow('has ended');
+  await expect(new Player(ends, port).play(1)).rejects.toThrow('has ended');
   await client.allocations.readmit(id, { source: '127.0.0.1' });
   expect(await client.allocations.keptOut(id)).toEqual([]);
 
