@@ -158,7 +158,21 @@ func own(dir string) error {
 	return os.Chmod(dir, 0o700)
 }
 
+// lchown changes owner and group, -1 for as they are. What is so already is not changed: a
+// confined service may be forbidden to.
 func lchown(path string, uid, gid int) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if is, ok := info.Sys().(*syscall.Stat_t); ok {
+		if int(is.Uid) == uid {
+			uid = -1
+		}
+		if int(is.Gid) == gid {
+			gid = -1
+		}
+	}
 	if uid < 0 && gid < 0 {
 		return nil
 	}

@@ -83,3 +83,19 @@ func TestRender_Pictures(t *testing.T) {
 		})
 	}
 }
+
+func TestRender_TheGuideShowsIt(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "guides", "watching.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"evening-80x24", "evening-40x20"} {
+		picture, err := os.ReadFile(filepath.Join("testdata", name+".txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(guide), "```\n"+string(picture)+"```\n") {
+			t.Errorf("docs/guides/watching.md does not show testdata/%s.txt", name)
+		}
+	}
+}
