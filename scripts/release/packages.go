@@ -29,6 +29,8 @@ type content struct {
 	To   string `json:"dst"`
 	Kind string `json:"type,omitempty"`
 	Info info   `json:"file_info"`
+	// Packager is deb or rpm if only that one has it.
+	Packager string `json:"packager,omitempty"`
 }
 
 type info struct {
@@ -42,7 +44,11 @@ func (r *release) packages(ctx context.Context, p program, target platform, bina
 	if target.os != "linux" {
 		return nil
 	}
-	config, err := r.packageConfig(p, target, binary)
+	pages, err := r.pages(ctx, p, target, binary)
+	if err != nil {
+		return err
+	}
+	config, err := r.packageConfig(p, target, binary, pages)
 	if err != nil {
 		return err
 	}
@@ -65,7 +71,7 @@ func (r *release) packages(ctx context.Context, p program, target platform, bina
 
 // packageConfig writes nfpm's configuration of a package beside the binary, with what the
 // package needs, and returns its path. JSON is YAML.
-func (r *release) packageConfig(p program, target platform, binary string) (string, error) {
+func (r *release) packageConfig(p program, target platform, binary string, pages []content) (string, error) {
 	dir := filepath.Dir(binary)
 	scripts := map[string]string{}
 	for _, name := range []string{"postinstall", "preremove", "postremove"} {
@@ -89,8 +95,9 @@ func (r *release) packageConfig(p program, target platform, binary string) (stri
 		file("LICENSE", "/usr/share/doc/"+p.name+"/copyright", 0o644),
 		{Kind: "dir", To: "/etc/eclitunnel", Info: info{0o755, "root", "root"}},
 		// It may hold secrets.
-		{"deploy/packages/" + p.unit + ".env", "/etc/eclitunnel/" + p.unit + ".env", "config|noreplace", info{0o600, "root", "root"}},
+		{From: "deploy/packages/" + p.unit + ".env", To: "/etc/eclitunnel/" + p.unit + ".env", Kind: "config|noreplace", Info: info{0o600, "root", "root"}},
 	}
+	contents = append(contents, pages...)
 	if p.name == panel.name {
 		for _, e := range r.handedOut("/usr/share/eclitunnel/agents") {
 			contents = append(contents, file(e.from, e.name, e.mode))
