@@ -2,7 +2,7 @@ import { catalogue } from '../lib/language.js';
 
 export const texts = catalogue({
   en: {
-    title: 'Settings', about: 'They apply to the whole panel, at once and at every replica.', warnings: 'What should be changed where the panel was started', save: 'Save', saved: 'The settings are saved.', discard: 'Discard',
+    title: 'Settings', about: 'They apply to the whole panel, at once and at every replica.', warnings: 'What should be changed where the panel was started', warningTexts: {} as Readonly<Record<string, string>>, save: 'Save', saved: 'The settings are saved.', discard: 'Discard',
     changes: (count: number) => `Not saved: ${count}`, noChanges: 'Everything is saved.', kept: 'Changes that you had not saved are still here.',
     conflict: 'Somebody else has saved settings meanwhile. Yours are still in the form; look at what is different, and save again.', others: 'Changed by somebody else meanwhile:', was: (before: string, now: string) => `${before} → ${now}`, none: 'none', yes: 'on', no: 'off',
     off: 'Switch tunnels off?', offText: 'All devices are cut off and all public ports close within seconds. Players lose their games. Ports and devices are kept, and come back when you switch tunnels on again.', offDo: 'Switch tunnels off',
@@ -35,7 +35,14 @@ export const texts = catalogue({
     },
   },
   de: {
-    title: 'Einstellungen', about: 'Sie gelten für das ganze Panel, sofort und auf jeder Replik.', warnings: 'Was zu ändern ist, wo das Panel gestartet wurde', save: 'Speichern', saved: 'Die Einstellungen sind gespeichert.', discard: 'Verwerfen',
+    title: 'Einstellungen', about: 'Sie gelten für das ganze Panel, sofort und auf jeder Replik.', warnings: 'Was zu ändern ist, wo das Panel gestartet wurde',
+    // The panel's own sentence, with names and addresses, stands below.
+    warningTexts: {
+      public_url_unset: 'Das Panel kennt seine öffentliche Adresse nicht: --public-url ist nicht gesetzt. Links und Agenten werden vielleicht an eine Adresse geschickt, die auf anderen Maschinen nichts bedeutet.',
+      shared_host: 'Spieler treten am Host des Panels selbst bei. Browser schicken Cookies an jeden Port eines Hosts: Wer dort einen öffentlichen Port hat, könnte die Sitzung eines Admins bekommen. Gib den Spielern einen anderen Hostnamen.',
+      certificate: 'Ein Zertifikat ließ sich nicht holen, erneuern oder lesen.',
+    } as Readonly<Record<string, string>>,
+    save: 'Speichern', saved: 'Die Einstellungen sind gespeichert.', discard: 'Verwerfen',
     changes: (count) => `Ungespeichert: ${count}`, noChanges: 'Alles ist gespeichert.', kept: 'Änderungen, die du nicht gespeichert hattest, sind noch da.',
     conflict: 'Jemand anders hat inzwischen Einstellungen gespeichert. Deine stehen noch im Formular; sieh dir an, was anders ist, und speichere noch einmal.', others: 'Inzwischen von jemand anderem geändert:', was: (before, now) => `${before} → ${now}`, none: 'nichts', yes: 'an', no: 'aus',
     off: 'Tunnel abschalten?', offText: 'Alle Geräte werden getrennt, und alle öffentlichen Ports schließen binnen Sekunden. Spieler fliegen aus ihren Spielen. Ports und Geräte bleiben erhalten und sind wieder da, wenn du Tunnel einschaltest.', offDo: 'Tunnel abschalten',

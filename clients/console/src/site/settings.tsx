@@ -82,7 +82,10 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
         <Note tone="warn">
           <h2 className="site-note-head">{t.warnings}</h2>
           {settings.warnings.map(({ code, message }) => (
-            <p key={code}>{message}</p>
+            <div key={code}>
+              {t.warningTexts[code] && <p>{t.warningTexts[code]}</p>}
+              <p className={t.warningTexts[code] ? 'small' : undefined}>{message}</p>
+            </div>
           ))}
         </Note>
       )}

@@ -47,10 +47,10 @@ export const texts = catalogue({
       hasDevices: 'The organisation still has devices. Delete them first, or give them to others.', deleted: (name: string) => `“${name}” is deleted.`, quota: 'Quota', none: 'There are no organisations', noneText: 'An organisation is for people who share devices.',
     },
     versions: {
-      title: 'Versions', about: 'Which version the panel runs, and who is behind.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Built with', agents: 'Agents and tunnel servers', count: 'Devices', online: 'Online',
-      behind: 'Behind the panel', same: 'As the panel', other: 'Newer, or a build of its own', who: 'Who is behind', nobody: 'No device is behind the panel.',
+      title: 'Versions', about: 'Which version the panel runs, and which devices run an older one.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Built with', agents: 'Agents and tunnel servers', count: 'Devices', online: 'Online',
+      behind: 'Older than the panel', same: 'Same as the panel', other: 'Newer, or not a release', who: 'Older than the panel', nobody: 'No device is older than the panel.',
       device: 'Device', kind: 'Kind', kinds: { client: 'Agent', server: 'Tunnel server' }, platform: 'Platform', seen: 'Last seen', now: 'Online', never: 'Never', none: 'No device has ever connected.',
-      how: 'Update the machines below. Tunnel servers first lose no players if you drain them before.',
+      how: 'Update these machines. Drain a tunnel server first, so that no players are disconnected.',
     },
     keys: {
       title: 'Signing keys', about: 'With these keys the panel signs the tokens of devices and the tickets of tunnel servers. Their private halves never leave the panel. The public ones, which verify tokens, are at /.well-known/jwks.json.',
@@ -62,7 +62,7 @@ export const texts = catalogue({
         retired: { word: 'Retired', text: 'Verifies tokens and sessions that it has signed, until there are none.' },
       },
       leaked: 'If a key has leaked',
-      leakedText: 'Revoke it on the panel’s machine. All tokens that it signed are void then; the command lists the devices that need new ones.', command: 'the command', rotation: 'Keys are renewed by themselves. An old one stays valid for the tokens that it has signed.',
+      leakedText: 'Revoke it on the panel’s machine. All tokens that it signed become invalid; the command lists the devices that need new ones.', command: 'the command', rotation: 'Keys are replaced automatically. An old one stays valid for the tokens that it has signed.',
     },
   },
   de: {
@@ -111,8 +111,8 @@ export const texts = catalogue({
       hasDevices: 'Die Organisation hat noch Geräte. Lösche sie zuerst, oder gib sie anderen.', deleted: (name) => `„${name}“ ist gelöscht.`, quota: 'Kontingent', none: 'Es gibt keine Organisationen', noneText: 'Eine Organisation ist für Leute, die Geräte teilen.',
     },
     versions: {
-      title: 'Versionen', about: 'Welche Version das Panel hat, und wer zurück ist.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Gebaut mit', agents: 'Agenten und Tunnelserver', count: 'Geräte', online: 'Online',
-      behind: 'Älter als das Panel', same: 'Wie das Panel', other: 'Neuer oder ein eigener Build', who: 'Wer zurück ist', nobody: 'Kein Gerät ist älter als das Panel.',
+      title: 'Versionen', about: 'Welche Version das Panel hat und welche Geräte eine ältere haben.', panel: 'Panel', version: 'Version', commit: 'Commit', go: 'Gebaut mit', agents: 'Agenten und Tunnelserver', count: 'Geräte', online: 'Online',
+      behind: 'Älter als das Panel', same: 'Wie das Panel', other: 'Neuer oder kein Release', who: 'Älter als das Panel', nobody: 'Kein Gerät ist älter als das Panel.',
       device: 'Gerät', kind: 'Art', kinds: { client: 'Agent', server: 'Tunnelserver' }, platform: 'Plattform', seen: 'Zuletzt da', now: 'Online', never: 'Nie', none: 'Noch hat sich kein Gerät verbunden.',
       how: 'Bring diese Maschinen auf den neuen Stand. Tunnelserver verlieren keine Spieler, wenn du sie vorher leerst.',
     },
@@ -126,7 +126,7 @@ export const texts = catalogue({
         retired: { word: 'Außer Dienst', text: 'Prüft Tokens und Sitzungen, die er signiert hat, bis es keine mehr gibt.' },
       },
       leaked: 'Wenn ein Schlüssel bekannt wurde',
-      leakedText: 'Widerrufe ihn auf der Maschine des Panels. Alle Tokens, die er signiert hat, sind dann ungültig; der Befehl nennt die Geräte, die neue brauchen.', command: 'Befehl', rotation: 'Schlüssel werden von selbst erneuert. Ein alter gilt weiter für die Tokens, die er signiert hat.',
+      leakedText: 'Widerrufe ihn auf der Maschine des Panels. Alle Tokens, die er signiert hat, sind dann ungültig; der Befehl nennt die Geräte, die neue brauchen.', command: 'Befehl', rotation: 'Schlüssel werden automatisch erneuert. Ein alter gilt weiter für die Tokens, die er signiert hat.',
     },
   },
 });
