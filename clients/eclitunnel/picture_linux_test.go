@@ -122,7 +122,10 @@ func TestRun_PrintsLinesWhereAPictureIsNotWanted(t *testing.T) {
 			if text := w.Text(); strings.Contains(text, "EcliTunnel") {
 				t.Errorf("drawn:\n%s", text)
 			}
-			w.end()
+			w.stop()
+			if code := await.Receive(t, w.code, "the end of the command"); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
 		})
 	}
 }

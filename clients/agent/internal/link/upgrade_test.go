@@ -164,6 +164,7 @@ func TestLink_SecondWelcomeIsRefused(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	l := newLink(m.config, types.ClientServer{ID: uuid.New(), Address: s.Listener.Addr().String()}, cancel)
+	l.remote = ws.RemoteAddr()
 	c := channel.New(ws, channel.Options{})
 	err = l.serve(ctx, c, func() {})
 	c.Close(websocket.CloseNormalClosure, "")
