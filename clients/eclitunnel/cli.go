@@ -44,6 +44,7 @@ type commands struct {
 	Status     statusCmd     `cmd:"" help:"Show this machine's state on the panel."`
 	Watch      watchCmd      `cmd:"" help:"Show the agent that runs on this machine as it works."`
 	Service    serviceCmd    `cmd:"" help:"Run the agent as a service of this machine."`
+	Update     updateCmd     `cmd:"" help:"Replace this program by the one that the panel hands out."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes command lines in a shell."`
 	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual pages into a directory."`
 	Version    versionCmd    `cmd:"" help:"Print the agent's version."`
@@ -70,8 +71,8 @@ func (w *word) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// app holds a command's environment: its standard streams, environment variables and
-// clock.
+// app holds a command's environment: its standard streams, environment variables, clock
+// and program.
 type app struct {
 	env    func(string) (string, bool)
 	stdin  io.Reader
@@ -80,6 +81,8 @@ type app struct {
 	wait   func(ctx context.Context, d time.Duration) error
 
 	through *local.Info // The running agent that sends a command's requests; nil: none.
+	// program is the path of the program that an update replaces; "" is this one.
+	program string
 }
 
 // run parses the command line, runs its command and returns the exit code.

@@ -23,6 +23,8 @@ type machine struct {
 	stdin string
 	waits []time.Duration
 	fail  error // If set, what the next wait returns.
+
+	program string // If set, what an update replaces.
 }
 
 type outcome struct {
@@ -51,7 +53,7 @@ func (m *machine) run(args ...string) outcome {
 	a := &app{
 		env:    func(name string) (string, bool) { v, ok := m.env[name]; return v, ok },
 		stdin:  strings.NewReader(m.stdin),
-		stdout: &stdout, stderr: &stderr,
+		stdout: &stdout, stderr: &stderr, program: m.program,
 		wait: func(ctx context.Context, d time.Duration) error {
 			m.waits = append(m.waits, d)
 			err := errors.Join(ctx.Err(), m.fail)
@@ -143,7 +145,7 @@ func (m *machine) background(words string, args ...string) *background {
 	b := &background{stdout: &notify{words: words, seen: make(chan struct{})}}
 	a := &app{
 		env:   func(name string) (string, bool) { v, ok := env[name]; return v, ok },
-		stdin: strings.NewReader(""), stdout: b.stdout, stderr: &stderr,
+		stdin: strings.NewReader(""), stdout: b.stdout, stderr: &stderr, program: m.program,
 		wait: func(ctx context.Context, d time.Duration) error { return wait(ctx, min(d, 10*time.Millisecond)) },
 	}
 	done := make(chan int, 1)

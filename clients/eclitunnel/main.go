@@ -12,10 +12,13 @@ import (
 	"syscall"
 )
 
-// Set with -ldflags "-X main.version=… -X main.commit=…".
+// Set with -ldflags "-X main.version=… -X main.commit=… -X main.releaseKey=…".
 var (
 	version = "dev"
 	commit  = "unknown"
+	// releaseKey checks the signatures of releases: an Ed25519 public key in base64, "" in
+	// a build that can check none.
+	releaseKey = ""
 )
 
 // gcPercent is the default of GOGC for this program. Go's default of 100 uses about a

@@ -68,6 +68,8 @@ type panel struct {
 	lastID       int64
 	stuck        bool                     // No allocation can be deleted.
 	online       bool                     // What the panel says of the device.
+	agentVersion func() string            // The same of its agent; nil says nothing.
+	files        map[string][]byte        // Those that it hands out below /install/.
 	server       *types.TunnelServer      // If set, the same of a tunnel server.
 	addresses    []string                 // The addresses of play.test.
 	assigned     []types.ClientAllocation // Those of the snapshot, on no tunnel server.
@@ -108,6 +110,7 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
 	mux.HandleFunc("PATCH /api/tunnel/allocations/{id}", p.asDevice(p.updateAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
+	mux.HandleFunc("GET /install/{name}", p.handOut)
 	mux.HandleFunc("POST /api/auth/login", p.login)
 	mux.HandleFunc("POST /api/auth/logout", p.logout)
 	mux.HandleFunc("POST /api/tunnel/devices/{id}/regenerate-token", p.regenerate)
@@ -124,6 +127,17 @@ func newPanel(t *testing.T) *panel {
 	t.Cleanup(p.channels.Wait)
 	t.Cleanup(p.Close)
 	return p
+}
+
+func (p *panel) handOut(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	file, ok := p.files[r.PathValue("name")]
+	if !ok {
+		http.Error(w, "This panel has no agents to hand out.", http.StatusNotFound)
+		return
+	}
+	_, _ = w.Write(file)
 }
 
 func reply(w http.ResponseWriter, a answer) {
@@ -195,6 +209,9 @@ func (p *panel) getDevice(r *http.Request) answer {
 	device := types.Device{
 		ID: p.device, Name: "home", Kind: types.DeviceKindClient, Approved: true,
 		LastSeenAt: nullable.NewNullNullable[time.Time](), Online: p.online,
+	}
+	if p.agentVersion != nil {
+		device.AgentVersion = nullable.NewNullableWithValue(p.agentVersion())
 	}
 	if p.server != nil {
 		device.Kind, device.Server = types.DeviceKindServer, nullable.NewNullableWithValue(*p.server)

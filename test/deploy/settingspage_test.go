@@ -55,6 +55,7 @@ var values = map[string]string{
 	"STRING":           "text",
 	"TAG":              "text",
 	"URL":              "URL",
+	"VERSION":          "version",
 	"URL,...":          "list of URLs",
 }
 

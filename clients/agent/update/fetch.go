@@ -79,12 +79,24 @@ func (r Release) write(archive *io.SectionReader, path string) (string, error) {
 
 // try runs a program that was fetched, which must call itself what the archive's name says.
 func (r Release) try(ctx context.Context, program string) error {
+	said, err := VersionOf(ctx, program)
+	if err != nil {
+		return fmt.Errorf("the program in %s: %w", r.Archive, err)
+	}
+	if canonical(said) != canonical(r.Version) {
+		return fmt.Errorf("the program in %s says that it is version %q", r.Archive, said)
+	}
+	return nil
+}
+
+// VersionOf runs the agent's program at path and returns the version that it prints.
+func VersionOf(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
 	var printed []byte
 	var err error
 	for range busyTries {
-		cmd := exec.CommandContext(ctx, program, "version", "--json")
+		cmd := exec.CommandContext(ctx, path, "version", "--json")
 		cmd.Env = withoutSettings(os.Environ())
 		printed, err = cmd.Output()
 		if !errors.Is(err, syscall.ETXTBSY) {
@@ -96,18 +108,15 @@ func (r Release) try(ctx context.Context, program string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("the program in %s does not run on this machine: %w", r.Archive, err)
+		return "", fmt.Errorf("it does not run on this machine: %w", err)
 	}
 	var said struct {
 		Version string `json:"version"`
 	}
 	if err := json.Unmarshal(printed, &said); err != nil {
-		return fmt.Errorf("the program in %s does not say its version: %w", r.Archive, err)
+		return "", fmt.Errorf("it does not say its version: %w", err)
 	}
-	if canonical(said.Version) != canonical(r.Version) {
-		return fmt.Errorf("the program in %s says that it is version %q", r.Archive, said.Version)
-	}
-	return nil
+	return said.Version, nil
 }
 
 // withoutSettings returns the environment without settings of the agent, which the new one
