@@ -53,6 +53,7 @@ var outcomes = []struct {
 	{14, "the port could not be opened, and is closed again", is(errOpenFailed)},
 	{20, "apply --dry-run: the ports are not as the file says", is(errDiffers)},
 	{21, "apply: some of the ports could not be made as the file says", is(errIncomplete)},
+	{15, "run --auto-update has replaced the program, and the service manager is to start it again", as[*restartError]},
 	{exitOther, "any other error", func(error) bool { return true }},
 }
 

@@ -31,7 +31,9 @@ type runCmd struct {
 
 	SocketGroup string `placeholder:"NAME" help:"Group whose members may use the agent's socket, besides its user and the person who enrolled it with sudo (default: none)."`
 
-	Standby  bool   `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
+	Standby    bool `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
+	AutoUpdate bool `help:"Replace the program by a newer signed one that the panel hands out, when nobody plays or after a day, and exit with code 15 for the service manager to start it. If it does not reach the panel, the one before is put back (default: false)."`
+
 	StateDir string `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
 	PlayerAddresses bool `default:"true" negatable:"" help:"Let games at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, where the system has these, for ports without --proxy-protocol. Without it all players are 127.0.0.1 (default: true)."`
@@ -87,7 +89,10 @@ func (cmd *runCmd) run(ctx context.Context, a *app, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	r.onEvent = instance.Watch(r.events())
+	if r.updates, err = r.newAutoUpdate(); err != nil {
+		return err
+	}
+	r.onEvent = r.updates.watch(instance.Watch(r.events()))
 	r.endpoint, err = diagnostics.Start(ctx, diagnostics.Options{
 		MetricsListen: cmd.MetricsListen, ProfilesListen: cmd.ProfilesListen,
 		Program: "eclitunnel", Version: version, Commit: commit, Logger: r.log,
@@ -116,7 +121,8 @@ type running struct {
 	kind     types.DeviceKind
 	specs    []tunnelSpec // Of --tunnels.
 	log      *slog.Logger
-	picture  *picture // nil: lines, or JSON.
+	picture  *picture    // nil: lines, or JSON.
+	updates  *autoUpdate // nil: none.
 	onEvent  func(agent.Event)
 	endpoint *diagnostics.Endpoint
 	state    string // The file of the desired state; "": none.
@@ -189,7 +195,7 @@ func (r *running) tunnelClient(ctx context.Context) error {
 		})
 	}
 	defer openTunnels(ctx, r.app, r.client, r.specs, r.log)()
-	return served.Run(ctx)
+	return r.updates.serve(ctx, served)
 }
 
 // file returns the path of a file that belongs to a device. It returns "" if there is no

@@ -70,7 +70,7 @@ var rooms = []room{
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
 	{"./clients/agent", "./clients/agent/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent as a library"},
 	{"./clients/agent/local", "./clients/agent ./clients/tunnel ./gen/types", "the socket by which a running agent and its user's other programs on the machine talk"},
-	{"./clients/agent/update", "", "the agent's program: newer ones that the panel hands out, how they are checked, and how they take its place"},
+	{"./clients/agent/update", "./internal/files", "the agent's program: newer ones that the panel hands out, how they are checked, and how they take its place"},
 	{"./clients/eclitunnel/internal/face/facetest", "./internal/terminal", "for tests: a terminal that shows what was drawn"},
 	{"./clients/eclitunnel/internal/face", "./clients/agent ./gen/types ./internal/terminal", "the picture of a running agent in a terminal"},
 	{"./clients/eclitunnel", "./clients/agent ./clients/agent/local ./clients/agent/update ./clients/eclitunnel/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/... ./deploy/systemd", "the agent's binary: flags, environment, signals, exit codes"},
