@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/google/uuid"
 
@@ -41,6 +40,7 @@ func (cmd *listCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return nil
 	}
 	a.printAllocations(allocations)
+	a.printHints(allocations)
 	return nil
 }
 
@@ -61,15 +61,26 @@ func (cmd *listCmd) read(ctx context.Context, client *tunnel.Client) ([]types.Al
 
 // printAllocations prints allocations as a table.
 func (a *app) printAllocations(allocations []types.Allocation) {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "ID\tPROTOCOL\tPUBLIC ADDRESS\tLOCAL TARGET\tSTATUS\tNAME")
-	for _, ports := range rows(allocations) {
+	const status = 4
+	table := [][]string{{"ID", "PROTOCOL", "PUBLIC ADDRESS", "LOCAL TARGET", "STATUS", "NAME"}}
+	all := rows(allocations)
+	for _, ports := range all {
 		o, more := ports[0], len(ports)-1
-		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", escapeAll([]any{
-			o.ID, o.Protocol, o.PublicAddress + through(o.Port, more), localAddress(o) + through(o.LocalPort, more), statusLine(o), o.Name,
-		})...)
+		table = append(table, []string{
+			strconv.FormatInt(o.ID, 10), string(o.Protocol), o.PublicAddress + through(o.Port, more),
+			localAddress(o) + through(o.LocalPort, more), statusLine(o), o.Name,
+		})
 	}
-	_ = w.Flush()
+	a.printTable(table, func(row, column int) string {
+		switch {
+		case row == 0:
+			return "2" // Dim.
+		case column == status:
+			return statusColor(all[row-1][0])
+		default:
+			return ""
+		}
+	})
 	a.printAddresses(allocations)
 }
 

@@ -66,6 +66,9 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 		a.printf("")
 		a.printAllocations(st.Allocations)
 	}
+	if a.printHints(st.Allocations) {
+		return nil
+	}
 	for _, o := range st.Allocations {
 		if noGame(o) {
 			a.printf("%s", noGameLine(o))

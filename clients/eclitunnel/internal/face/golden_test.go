@@ -94,7 +94,7 @@ func TestRender_TheGuideShowsIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(guide), "```\n"+string(picture)+"```\n") {
+		if !strings.Contains(string(guide), "```text\n"+string(picture)+"```\n") {
 			t.Errorf("docs/guides/watching.md does not show testdata/%s.txt", name)
 		}
 	}

@@ -21,6 +21,7 @@ type Emulator struct {
 	wrap, cursor  bool
 	pending       []byte
 	unknown       []string
+	colored       bool
 }
 
 // NewEmulator returns an empty terminal.
@@ -106,7 +107,9 @@ func (e *Emulator) put(r rune) {
 
 func (e *Emulator) sequence(s string) {
 	switch {
-	case strings.HasSuffix(s, "m"), s == "\x1b[?2026h", s == "\x1b[?2026l":
+	case strings.HasSuffix(s, "m"):
+		e.colored = true
+	case s == "\x1b[?2026h", s == "\x1b[?2026l":
 	case s == "\x1b[?25h", s == "\x1b[?25l":
 		e.cursor = s[5] == 'h'
 	case s == "\x1b[?7h", s == "\x1b[?7l":
@@ -156,6 +159,13 @@ func (e *Emulator) Text() string {
 		rows = append(rows, text(row))
 	}
 	return strings.TrimRight(strings.Join(rows, "\n"), "\n")
+}
+
+// Colored reports whether anything was shown in a colour.
+func (e *Emulator) Colored() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.colored
 }
 
 // History returns the rows that have left the screen at its top.
