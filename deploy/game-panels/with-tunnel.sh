@@ -19,7 +19,7 @@ set -u
 # In an installation the server's files are elsewhere.
 dir=$PWD
 [ $# -gt 0 ] || [ ! -d /mnt/server ] || dir=/mnt/server
-dir=${ECLITUNNEL_DIR:-$dir}
+dir=${TUNNEL_DIR:-$dir}
 panel=${ECLITUNNEL_PANEL:-}
 panel=${panel%/}
 

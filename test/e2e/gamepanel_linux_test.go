@@ -168,7 +168,7 @@ func TestGamePanel_EggInstallsAndRunsTheAgent(t *testing.T) {
 		t.Errorf("the eggs start %q and %q", startup, other)
 	}
 	panel, dir := w.installing(t), t.TempDir()
-	env := append(os.Environ(), "HOME="+dir, "ECLITUNNEL_DIR="+dir, "ECLITUNNEL_PANEL="+panel.URL, "ECLITUNNEL_ENROLL_KEY="+w.enrollKey(t),
+	env := append(os.Environ(), "HOME="+dir, "TUNNEL_DIR="+dir, "ECLITUNNEL_PANEL="+panel.URL, "ECLITUNNEL_ENROLL_KEY="+w.enrollKey(t),
 		"ECLITUNNEL_NAME=egg", "ECLITUNNEL_TUNNELS=minecraft=tcp:"+strconv.Itoa(game.port))
 	install := func() error {
 		cmd := exec.CommandContext(within(t, patience), find(t, "busybox"), "ash", filepath.Join(gamePanels, "with-tunnel.sh"))

@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gopkg.in/yaml.v3"
@@ -65,8 +69,8 @@ func (w *world) awaitPort(t *testing.T, device types.Device, name string) types.
 }
 
 // composedAgent returns the environment of the agent in a compose file, with the URL of
-// the panel, a file with a key and a game's port in place of its own.
-func (w *world) composedAgent(t *testing.T, file, keyFile string, port int) (env []string) {
+// the panel and a game's port in place of its own.
+func (w *world) composedAgent(t *testing.T, file string, port int) (env []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "examples", file))
 	if err != nil {
@@ -82,8 +86,6 @@ func (w *world) composedAgent(t *testing.T, file, keyFile string, port int) (env
 		switch name {
 		case "ECLITUNNEL_PANEL":
 			value = w.panel.URL
-		case "ECLITUNNEL_ENROLL_KEY_FILE":
-			value = keyFile
 		case "ECLITUNNEL_TUNNELS":
 			value = strings.Replace(value, "25565", strconv.Itoa(port), 1)
 		}
@@ -92,16 +94,69 @@ func (w *world) composedAgent(t *testing.T, file, keyFile string, port int) (env
 	return env
 }
 
+// imageEnv returns the environment that the agent's image sets.
+func imageEnv(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stage, _ := strings.Cut(string(text), "FROM base AS eclitunnel\n")
+	line := regexp.MustCompile(`(?m)^ENV (.*)$`).FindStringSubmatch(stage)
+	if line == nil || !strings.Contains(stage, "\nUSER 65532") && !strings.Contains(string(text), "\nUSER 65532:65532\n") {
+		t.Fatal("the image has no environment or another user")
+	}
+	return strings.Fields(line[1])
+}
+
+// containerRoot makes a file system with what the agent's image and a secret have in it,
+// and nothing else.
+func containerRoot(t *testing.T, key string) string {
+	t.Helper()
+	root := t.TempDir()
+	binary, err := os.ReadFile(filepath.Join(binaries, "eclitunnel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"usr/bin", "run/secrets", "var/lib/eclitunnel"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(root, "usr/bin/eclitunnel"), binary, 0o755)
+	writeFile(t, filepath.Join(root, "run/secrets/enroll-key"), []byte(key+"\n"), 0o400)
+	for _, own := range []string{"var/lib/eclitunnel", "run/secrets/enroll-key"} {
+		if err := os.Chown(filepath.Join(root, own), 65532, 65532); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The parents that t.TempDir makes are for their owner alone.
+	for dir := root; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
 // TestContainer_EnrollsItselfAndOpensItsPorts starts what the example starts beside
-// Minecraft, twice with one volume, and plays.
+// Minecraft, in a file system of the image's files alone and as its user, twice with one
+// volume, and plays.
 func TestContainer_EnrollsItselfAndOpensItsPorts(t *testing.T) {
 	w, game := sharedFor(t), startEcho(t)
 	ctx, dir := within(t, patience), t.TempDir()
 	key := w.enrollKey(t)
+	if os.Geteuid() != 0 {
+		find(t, "a root shell") // It changes the root directory.
+	}
 	agent := cluster.NewAgent(binaries, dir, "container", nil)
-	writeFile(t, filepath.Join(dir, "key"), []byte(key+"\n"), 0o600)
-	agent.Env = append(w.composedAgent(t, "minecraft.yaml", filepath.Join(dir, "key"), game.port),
-		"ECLITUNNEL_CONFIG="+filepath.Join(dir, "volume", "config.json"), "ECLITUNNEL_LOG_FORMAT=json")
+	root := containerRoot(t, key)
+	env := append(imageEnv(t), w.composedAgent(t, "minecraft.yaml", game.port)...)
+	agent.StartWith = func(name string, cmd *exec.Cmd, log io.Writer) (*cluster.Process, error) {
+		cmd.Path, cmd.Dir, cmd.Env = "/usr/bin/eclitunnel", "/", env
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
+		return cluster.StartProcess(name, cmd, log)
+	}
 	var port types.Allocation
 	for start := 1; start <= 2; start++ {
 		process, err := agent.Start()
