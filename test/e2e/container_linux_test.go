@@ -146,8 +146,12 @@ func TestContainer_EnrollsItselfAndOpensItsPorts(t *testing.T) {
 	w, game := sharedFor(t), startEcho(t)
 	ctx, dir := within(t, patience), t.TempDir()
 	key := w.enrollKey(t)
-	if os.Geteuid() != 0 {
-		find(t, "a root shell") // It changes the root directory.
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") != "":
+		t.Fatal("only root can change the root directory")
+	default:
+		t.Skip("only root can change the root directory")
 	}
 	agent := cluster.NewAgent(binaries, dir, "container", nil)
 	root := containerRoot(t, key)
