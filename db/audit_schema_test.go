@@ -26,6 +26,7 @@ var unaudited = map[string]string{
 	"goose_db_version":   "migrations",
 	"idempotency_keys":   "written with the change that they are about",
 	"login_places":       "written with session.login",
+	"probes":             "what devices are asked for a check, for seconds",
 	"rate_limits":        "counters",
 	"refusals":           "counters",
 	"replicas":           "leases",

@@ -38,6 +38,7 @@ type batches struct {
 	serverReports *batch.Batcher[deviceReports, struct{}]
 	refusals      *batch.Batcher[serverRefusals, struct{}]
 	connections   *batch.Batcher[serverConnections, struct{}]
+	probes        *batch.Batcher[uuid.UUID, []Probe]
 
 	alone        chan struct{} // Semaphore of maxAlone.
 	aloneServers chan struct{} // Semaphore of maxAloneServers.
@@ -56,6 +57,7 @@ func newBatches(d *DB) batches {
 		serverReports: sharingReports(d, KindServer),
 		refusals:      sharingRefusals(d),
 		connections:   sharingConnections(d),
+		probes:        sharing(d.takeProbes),
 		alone:         make(chan struct{}, maxAlone),
 		aloneServers:  make(chan struct{}, maxAloneServers),
 	}
@@ -117,4 +119,5 @@ func (b *batches) close() {
 	b.serverReports.Close()
 	b.refusals.Close()
 	b.connections.Close()
+	b.probes.Close()
 }

@@ -46,6 +46,7 @@ func newControl(s *Server) (*control, error) {
 		Refusals:     func() iter.Seq[types.AllocationRefusals] { return s.ports.Refusals() },
 		Usage:        s.usage,
 		Connections:  s.ports,
+		Probe:        s.probe,
 		OnChannel:    c.onChannel,
 		Standby:      c.standby(s.opts.Standby),
 		Logger:       s.log,

@@ -12,6 +12,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/check"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
@@ -108,6 +109,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Events:          s.events,
 		Mailer:          mailer,
 		Webhooks:        s.webhooks,
+		Checks:          check.New(check.Options{Store: s.db, Lookup: s.opts.Lookup, Logger: s.logger}),
 		Logger:          s.logger,
 	})
 	if err != nil {

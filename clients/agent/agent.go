@@ -81,6 +81,7 @@ type Agent struct {
 	opts    Options
 	log     *slog.Logger
 	links   dataPlane
+	targets *target.Dialer // nil in tests that have no local targets.
 	control *control
 	panel   panelDialer
 	pacer   *pacing.Pacer
@@ -123,7 +124,7 @@ func New(o Options) (*Agent, error) {
 		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,
 		PlainStreams: o.PlainStreams, PanelConnected: a.control.Connected,
 	})
-	a.links, a.metrics = links, metrics{control: a.control, links: links, targets: targets}
+	a.links, a.targets, a.metrics = links, targets, metrics{control: a.control, links: links, targets: targets}
 	return a, nil
 }
 

@@ -42,6 +42,7 @@ func newControl(a *Agent) (*control, error) {
 			defer a.mu.Unlock()
 			return a.reports()
 		},
+		Probe:     a.probe,
 		OnChannel: a.onChannel,
 		Standby: controlclient.Standby{
 			Presence: func(ctx context.Context) (controlclient.Presence, error) {
@@ -54,6 +55,15 @@ func newControl(a *Agent) (*control, error) {
 		Channel: a.opts.Channel,
 		Backoff: a.opts.Backoff,
 	})
+}
+
+// probe answers what the panel asks for to check an allocation: only about local targets.
+func (a *Agent) probe(ctx context.Context, m types.Probe) types.ProbeResult {
+	if m.Subject != types.ProbeTarget || a.targets == nil {
+		return types.ProbeResult{}
+	}
+	target := a.targets.Probe(ctx, m.AllocationID)
+	return types.ProbeResult{Target: &target}
 }
 
 // runControl keeps the control channel.

@@ -1067,6 +1067,25 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
 	UpdateAllocation(ctx context.Context, id AllocationID, body UpdateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckAllocation Check whether players can join
+	//
+	// Follows the way of a player through the public port to the game, and names the first hop that is broken. What the
+	// panel does not know already it finds out within ten seconds. The agent asks the game for its status over TCP
+	// and UDP, and another tunnel server connects to the public port, by each address of its public host. If no
+	// other tunnel server is connected, the panel itself connects; a firewall between the panel and the tunnel
+	// server is then not seen. Devices with an agent from before this operation cannot be asked, and their hops
+	// are `unknown`.
+	//
+	// The caller manages the device, or is the device. Nothing is changed. Games are asked in the protocols of Minecraft
+	// (Java and Bedrock Edition), A2S, Quake III Arena, Luanti, TeamSpeak 3 and Mumble, and may log that. The
+	// connection to the public port counts as that of a player while it lasts, a few seconds at most.
+	//
+	// An allocation can be checked six times per minute, and a caller can check 60 times per minute; beyond that, the
+	// response is `429 rate_limited`.
+	//
+	// Corresponds with POST /api/tunnel/allocations/{id}/check (the `CheckAllocation` operationId).
+	CheckAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReadmitSource Let a source in again
 	//
 	// Lets a source join the allocation again before its entry expires. The caller manages the device,
@@ -3483,6 +3502,35 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
 func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body UpdateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateAllocationRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckAllocation Check whether players can join
+//
+// Follows the way of a player through the public port to the game, and names the first hop that is broken. What the
+// panel does not know already it finds out within ten seconds. The agent asks the game for its status over TCP
+// and UDP, and another tunnel server connects to the public port, by each address of its public host. If no
+// other tunnel server is connected, the panel itself connects; a firewall between the panel and the tunnel
+// server is then not seen. Devices with an agent from before this operation cannot be asked, and their hops
+// are `unknown`.
+//
+// The caller manages the device, or is the device. Nothing is changed. Games are asked in the protocols of Minecraft
+// (Java and Bedrock Edition), A2S, Quake III Arena, Luanti, TeamSpeak 3 and Mumble, and may log that. The
+// connection to the public port counts as that of a player while it lasts, a few seconds at most.
+//
+// An allocation can be checked six times per minute, and a caller can check 60 times per minute; beyond that, the
+// response is `429 rate_limited`.
+//
+// Corresponds with POST /api/tunnel/allocations/{id}/check (the `CheckAllocation` operationId).
+func (c *Client) CheckAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckAllocationRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -7167,6 +7215,40 @@ func NewUpdateAllocationRequestWithBody(server string, id AllocationID, contentT
 	return req, nil
 }
 
+// NewCheckAllocationRequest constructs an http.Request for the CheckAllocation method
+func NewCheckAllocationRequest(server string, id AllocationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/allocations/%s/check", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewReadmitSourceRequest constructs an http.Request for the ReadmitSource method
 func NewReadmitSourceRequest(server string, id AllocationID, params *ReadmitSourceParams) (*http.Request, error) {
 	var err error
@@ -10265,6 +10347,27 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
 	UpdateAllocationWithResponse(ctx context.Context, id AllocationID, body UpdateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAllocationResponse, error)
+
+	// CheckAllocationWithResponse Check whether players can join
+	//
+	// Follows the way of a player through the public port to the game, and names the first hop that is broken. What the
+	// panel does not know already it finds out within ten seconds. The agent asks the game for its status over TCP
+	// and UDP, and another tunnel server connects to the public port, by each address of its public host. If no
+	// other tunnel server is connected, the panel itself connects; a firewall between the panel and the tunnel
+	// server is then not seen. Devices with an agent from before this operation cannot be asked, and their hops
+	// are `unknown`.
+	//
+	// The caller manages the device, or is the device. Nothing is changed. Games are asked in the protocols of Minecraft
+	// (Java and Bedrock Edition), A2S, Quake III Arena, Luanti, TeamSpeak 3 and Mumble, and may log that. The
+	// connection to the public port counts as that of a player while it lasts, a few seconds at most.
+	//
+	// An allocation can be checked six times per minute, and a caller can check 60 times per minute; beyond that, the
+	// response is `429 rate_limited`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/allocations/{id}/check (the `CheckAllocation` operationId).
+	CheckAllocationWithResponse(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*CheckAllocationResponse, error)
 
 	// ReadmitSourceWithResponse Let a source in again
 	//
@@ -16006,6 +16109,117 @@ func (r UpdateAllocationResponse) ContentType() string {
 	return ""
 }
 
+// CheckAllocationResponse401Headers the declared response headers of an HTTP 401 response for CheckAllocation
+type CheckAllocationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// CheckAllocationResponse429Headers the declared response headers of an HTTP 429 response for CheckAllocation
+type CheckAllocationResponse429Headers struct {
+	RetryAfter int
+}
+
+// CheckAllocationResponse503Headers the declared response headers of an HTTP 503 response for CheckAllocation
+type CheckAllocationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CheckAllocationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AllocationCheck
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *AllocationNotFound
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *TunnelsUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CheckAllocationResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CheckAllocationResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CheckAllocationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckAllocationResponse) GetJSON200() *AllocationCheck {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r CheckAllocationResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r CheckAllocationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r CheckAllocationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r CheckAllocationResponse) GetJSON404() *AllocationNotFound {
+	return r.JSON404
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r CheckAllocationResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r CheckAllocationResponse) GetJSON503() *TunnelsUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CheckAllocationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckAllocationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckAllocationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckAllocationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckAllocationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ReadmitSourceResponse401Headers the declared response headers of an HTTP 401 response for ReadmitSource
 type ReadmitSourceResponse401Headers struct {
 	WWWAuthenticate string
@@ -21376,6 +21590,33 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseUpdateAllocationResponse(rsp)
+}
+
+// CheckAllocationWithResponse Check whether players can join
+//
+// Follows the way of a player through the public port to the game, and names the first hop that is broken. What the
+// panel does not know already it finds out within ten seconds. The agent asks the game for its status over TCP
+// and UDP, and another tunnel server connects to the public port, by each address of its public host. If no
+// other tunnel server is connected, the panel itself connects; a firewall between the panel and the tunnel
+// server is then not seen. Devices with an agent from before this operation cannot be asked, and their hops
+// are `unknown`.
+//
+// The caller manages the device, or is the device. Nothing is changed. Games are asked in the protocols of Minecraft
+// (Java and Bedrock Edition), A2S, Quake III Arena, Luanti, TeamSpeak 3 and Mumble, and may log that. The
+// connection to the public port counts as that of a player while it lasts, a few seconds at most.
+//
+// An allocation can be checked six times per minute, and a caller can check 60 times per minute; beyond that, the
+// response is `429 rate_limited`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/allocations/{id}/check (the `CheckAllocation` operationId).
+func (c *ClientWithResponses) CheckAllocationWithResponse(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*CheckAllocationResponse, error) {
+	rsp, err := c.CheckAllocation(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckAllocationResponse(rsp)
 }
 
 // ReadmitSourceWithResponse Let a source in again
@@ -27185,6 +27426,114 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers UpdateAllocationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCheckAllocationResponse parses an HTTP response from a CheckAllocationWithResponse call
+func ParseCheckAllocationResponse(rsp *http.Response) (*CheckAllocationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckAllocationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AllocationCheck
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest AllocationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest TunnelsUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers CheckAllocationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers CheckAllocationResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CheckAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -160,6 +160,9 @@ type ServerInterface interface {
 	// UpdateAllocation Update an allocation
 	// (PATCH /api/tunnel/allocations/{id})
 	UpdateAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
+	// CheckAllocation Check whether players can join
+	// (POST /api/tunnel/allocations/{id}/check)
+	CheckAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
 	// ReadmitSource Let a source in again
 	// (DELETE /api/tunnel/allocations/{id}/kept-out)
 	ReadmitSource(w http.ResponseWriter, r *http.Request, id AllocationID, params ReadmitSourceParams)
@@ -1697,6 +1700,32 @@ func (siw *ServerInterfaceWrapper) UpdateAllocation(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.UpdateAllocation(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckAllocation operation middleware
+func (siw *ServerInterfaceWrapper) CheckAllocation(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id AllocationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckAllocation(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3303,6 +3332,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.DeleteAllocation)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.GetAllocation)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.UpdateAllocation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/allocations/{id}/check", wrapper.CheckAllocation)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/allocations/{id}/kept-out", wrapper.ReadmitSource)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations/{id}/kept-out", wrapper.ListKeptOut)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/allocations/bulk", wrapper.BulkAllocations)
@@ -9136,6 +9166,134 @@ func (response UpdateAllocationdefaultJSONResponse) VisitUpdateAllocationRespons
 	return err
 }
 
+type CheckAllocationRequestObject struct {
+	ID AllocationID `json:"id"`
+}
+
+type CheckAllocationResponseObject interface {
+	VisitCheckAllocationResponse(w http.ResponseWriter) error
+}
+
+type CheckAllocation200JSONResponse AllocationCheck
+
+func (response CheckAllocation200JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation400JSONResponse struct{ InvalidRequestJSONResponse }
+
+func (response CheckAllocation400JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response CheckAllocation401JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation403JSONResponse struct{ RoleForbiddenJSONResponse }
+
+func (response CheckAllocation403JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation404JSONResponse struct{ AllocationNotFoundJSONResponse }
+
+func (response CheckAllocation404JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation429JSONResponse struct{ RateLimitedJSONResponse }
+
+func (response CheckAllocation429JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(429)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocation503JSONResponse struct{ TunnelsUnavailableJSONResponse }
+
+func (response CheckAllocation503JSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAllocationdefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CheckAllocationdefaultJSONResponse) VisitCheckAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ReadmitSourceRequestObject struct {
 	ID     AllocationID `json:"id"`
 	Params ReadmitSourceParams
@@ -13912,6 +14070,9 @@ type StrictServerInterface interface {
 	// UpdateAllocation Update an allocation
 	// (PATCH /api/tunnel/allocations/{id})
 	UpdateAllocation(ctx context.Context, request UpdateAllocationRequestObject) (UpdateAllocationResponseObject, error)
+	// CheckAllocation Check whether players can join
+	// (POST /api/tunnel/allocations/{id}/check)
+	CheckAllocation(ctx context.Context, request CheckAllocationRequestObject) (CheckAllocationResponseObject, error)
 	// ReadmitSource Let a source in again
 	// (DELETE /api/tunnel/allocations/{id}/kept-out)
 	ReadmitSource(ctx context.Context, request ReadmitSourceRequestObject) (ReadmitSourceResponseObject, error)
@@ -15371,6 +15532,32 @@ func (sh *strictHandler) UpdateAllocation(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(UpdateAllocationResponseObject); ok {
 		if err := validResponse.VisitUpdateAllocationResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckAllocation operation middleware
+func (sh *strictHandler) CheckAllocation(w http.ResponseWriter, r *http.Request, id AllocationID) {
+	var request CheckAllocationRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckAllocation(ctx, request.(CheckAllocationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckAllocation")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckAllocationResponseObject); ok {
+		if err := validResponse.VisitCheckAllocationResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

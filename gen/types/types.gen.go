@@ -199,6 +199,126 @@ func (e AllocationsBulkAction) Valid() bool {
 	}
 }
 
+// Defines values for CheckHopHop.
+const (
+	HopAgent        CheckHopHop = "agent"
+	HopGame         CheckHopHop = "game"
+	HopLink         CheckHopHop = "link"
+	HopName         CheckHopHop = "name"
+	HopPort         CheckHopHop = "port"
+	HopPublicPort   CheckHopHop = "public_port"
+	HopTunnelServer CheckHopHop = "tunnel_server"
+)
+
+// Valid indicates whether the value is a known member of the CheckHopHop enum.
+func (e CheckHopHop) Valid() bool {
+	switch e {
+	case HopAgent:
+		return true
+	case HopGame:
+		return true
+	case HopLink:
+		return true
+	case HopName:
+		return true
+	case HopPort:
+		return true
+	case HopPublicPort:
+		return true
+	case HopTunnelServer:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CheckHopState.
+const (
+	HopFailed  CheckHopState = "failed"
+	HopOk      CheckHopState = "ok"
+	HopSkipped CheckHopState = "skipped"
+	HopUnknown CheckHopState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the CheckHopState enum.
+func (e CheckHopState) Valid() bool {
+	switch e {
+	case HopFailed:
+		return true
+	case HopOk:
+		return true
+	case HopSkipped:
+		return true
+	case HopUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CheckOutcome.
+const (
+	CheckAgentOffline        CheckOutcome = "agent_offline"
+	CheckDraining            CheckOutcome = "draining"
+	CheckFirewall            CheckOutcome = "firewall"
+	CheckGameNotRunning      CheckOutcome = "game_not_running"
+	CheckLinkDown            CheckOutcome = "link_down"
+	CheckNameNotResolving    CheckOutcome = "name_not_resolving"
+	CheckNamePointsElsewhere CheckOutcome = "name_points_elsewhere"
+	CheckNotAnswering        CheckOutcome = "not_answering"
+	CheckOpen                CheckOutcome = "open"
+	CheckPaused              CheckOutcome = "paused"
+	CheckPortNotBound        CheckOutcome = "port_not_bound"
+	CheckReachable           CheckOutcome = "reachable"
+	CheckRefusedByRules      CheckOutcome = "refused_by_rules"
+	CheckTargetNotAllowed    CheckOutcome = "target_not_allowed"
+	CheckTunnelServerOffline CheckOutcome = "tunnel_server_offline"
+	CheckUnknown             CheckOutcome = "unknown"
+	CheckWrongProtocol       CheckOutcome = "wrong_protocol"
+)
+
+// Valid indicates whether the value is a known member of the CheckOutcome enum.
+func (e CheckOutcome) Valid() bool {
+	switch e {
+	case CheckAgentOffline:
+		return true
+	case CheckDraining:
+		return true
+	case CheckFirewall:
+		return true
+	case CheckGameNotRunning:
+		return true
+	case CheckLinkDown:
+		return true
+	case CheckNameNotResolving:
+		return true
+	case CheckNamePointsElsewhere:
+		return true
+	case CheckNotAnswering:
+		return true
+	case CheckOpen:
+		return true
+	case CheckPaused:
+		return true
+	case CheckPortNotBound:
+		return true
+	case CheckReachable:
+		return true
+	case CheckRefusedByRules:
+		return true
+	case CheckTargetNotAllowed:
+		return true
+	case CheckTunnelServerOffline:
+		return true
+	case CheckUnknown:
+		return true
+	case CheckWrongProtocol:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ClientChangeType.
 const (
 	TypeClientChange ClientChangeType = "client.change"
@@ -505,6 +625,39 @@ func (e EventKind) Valid() bool {
 	}
 }
 
+// Defines values for GameStatusKind.
+const (
+	GameLuanti           GameStatusKind = "luanti"
+	GameMinecraftBedrock GameStatusKind = "minecraft_bedrock"
+	GameMinecraftJava    GameStatusKind = "minecraft_java"
+	GameMumble           GameStatusKind = "mumble"
+	GameQuake3           GameStatusKind = "quake3"
+	GameSource           GameStatusKind = "source"
+	GameTeamspeak3       GameStatusKind = "teamspeak3"
+)
+
+// Valid indicates whether the value is a known member of the GameStatusKind enum.
+func (e GameStatusKind) Valid() bool {
+	switch e {
+	case GameLuanti:
+		return true
+	case GameMinecraftBedrock:
+		return true
+	case GameMinecraftJava:
+		return true
+	case GameMumble:
+		return true
+	case GameQuake3:
+		return true
+	case GameSource:
+		return true
+	case GameTeamspeak3:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HelloType.
 const (
 	TypeHello HelloType = "hello"
@@ -577,6 +730,87 @@ func (e OrganisationSort) Valid() bool {
 	case OrganisationsDescendingByCreatedAt:
 		return true
 	case OrganisationsDescendingByName:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProbeSubject.
+const (
+	ProbeAddresses ProbeSubject = "addresses"
+	ProbePort      ProbeSubject = "port"
+	ProbeTarget    ProbeSubject = "target"
+)
+
+// Valid indicates whether the value is a known member of the ProbeSubject enum.
+func (e ProbeSubject) Valid() bool {
+	switch e {
+	case ProbeAddresses:
+		return true
+	case ProbePort:
+		return true
+	case ProbeTarget:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProbeType.
+const (
+	TypeProbe ProbeType = "probe"
+)
+
+// Valid indicates whether the value is a known member of the ProbeType enum.
+func (e ProbeType) Valid() bool {
+	switch e {
+	case TypeProbe:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProbeReplyState.
+const (
+	ProbeAnswered    ProbeReplyState = "answered"
+	ProbeClosed      ProbeReplyState = "closed"
+	ProbeOpen        ProbeReplyState = "open"
+	ProbeRefused     ProbeReplyState = "refused"
+	ProbeSilent      ProbeReplyState = "silent"
+	ProbeUnreachable ProbeReplyState = "unreachable"
+)
+
+// Valid indicates whether the value is a known member of the ProbeReplyState enum.
+func (e ProbeReplyState) Valid() bool {
+	switch e {
+	case ProbeAnswered:
+		return true
+	case ProbeClosed:
+		return true
+	case ProbeOpen:
+		return true
+	case ProbeRefused:
+		return true
+	case ProbeSilent:
+		return true
+	case ProbeUnreachable:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProbeResultType.
+const (
+	TypeProbeResult ProbeResultType = "probe.result"
+)
+
+// Valid indicates whether the value is a known member of the ProbeResultType enum.
+func (e ProbeResultType) Valid() bool {
+	switch e {
+	case TypeProbeResult:
 		return true
 	default:
 		return false
@@ -1372,6 +1606,48 @@ type Allocation struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
+// AllocationCheck Whether players can join an allocation, and the first broken hop on their way if they cannot.
+type AllocationCheck struct {
+	// AllocationID Allocation ID.
+	//
+	// Example: 42
+	AllocationID int64 `json:"allocationId"`
+
+	// CheckedAt When the check began.
+	CheckedAt time.Time `json:"checkedAt"`
+
+	// Game The status of the game, as it answered through the public port, or else to the agent. Absent if no known game answered.
+	Game *GameStatus `json:"game,omitempty"`
+
+	// Hops The hops in the order in which they are checked.
+	Hops []CheckHop `json:"hops"`
+
+	// Message The outcome in a sentence, with what to do. English.
+	Message string `json:"message"`
+
+	// Outcome What a check has found.
+	//
+	// - `reachable`: a game answers through the public port.
+	// - `open`: players reach the port, and something accepts them, but no game that the check knows answers.
+	// - `paused`: the allocation is paused.
+	// - `draining`: the tunnel server drains, and takes no new players.
+	// - `tunnel_server_offline`: the tunnel server is not connected to the panel.
+	// - `port_not_bound`: the tunnel server cannot open the public port.
+	// - `agent_offline`: the agent is not connected to the panel.
+	// - `target_not_allowed`: the agent's allow-list does not permit the local target.
+	// - `link_down`: the agent is not linked to the tunnel server.
+	// - `game_not_running`: nothing takes players at the local target.
+	// - `wrong_protocol`: nothing takes players at the local target over the allocation's protocol, but something does over
+	//   the other one.
+	// - `name_not_resolving`: the public host has no address.
+	// - `name_points_elsewhere`: the public host leads to another machine than the tunnel server.
+	// - `firewall`: the public port is open on the tunnel server, but cannot be reached from elsewhere.
+	// - `refused_by_rules`: the rules of the allocation keep out the address from which the port was tried.
+	// - `not_answering`: the game answers the agent, but not through the public port.
+	// - `unknown`: the check could not find out. `message` says what is missing.
+	Outcome CheckOutcome `json:"outcome"`
+}
+
 // AllocationCreate A request for an allocation.
 type AllocationCreate struct {
 	// Count The number of neighbouring ports, of which `localPort` and `port` are the first. The default
@@ -2073,6 +2349,54 @@ type BulkResults struct {
 	Results []BulkResult `json:"results"`
 }
 
+// CheckHop One hop of a check.
+type CheckHop struct {
+	// Detail What was found, for people. English.
+	Detail string `json:"detail"`
+
+	// Hop `port`: the allocation takes players. `tunnel_server`: the tunnel server has opened its port. `agent`: the
+	// agent is connected to the panel. `link`: the agent is linked to the tunnel server, and may connect to
+	// the local target. `game`: the local target takes players. `name`: the public host has an address.
+	// `public_port`: the port can be reached by that address.
+	Hop CheckHopHop `json:"hop"`
+
+	// State `ok`, or `failed`. `skipped` if it was not checked because of an earlier hop, and `unknown` if it could not be
+	// checked.
+	State CheckHopState `json:"state"`
+}
+
+// CheckHopHop `port`: the allocation takes players. `tunnel_server`: the tunnel server has opened its port. `agent`: the
+// agent is connected to the panel. `link`: the agent is linked to the tunnel server, and may connect to
+// the local target. `game`: the local target takes players. `name`: the public host has an address.
+// `public_port`: the port can be reached by that address.
+type CheckHopHop string
+
+// CheckHopState `ok`, or `failed`. `skipped` if it was not checked because of an earlier hop, and `unknown` if it could not be
+// checked.
+type CheckHopState string
+
+// CheckOutcome What a check has found.
+//
+//   - `reachable`: a game answers through the public port.
+//   - `open`: players reach the port, and something accepts them, but no game that the check knows answers.
+//   - `paused`: the allocation is paused.
+//   - `draining`: the tunnel server drains, and takes no new players.
+//   - `tunnel_server_offline`: the tunnel server is not connected to the panel.
+//   - `port_not_bound`: the tunnel server cannot open the public port.
+//   - `agent_offline`: the agent is not connected to the panel.
+//   - `target_not_allowed`: the agent's allow-list does not permit the local target.
+//   - `link_down`: the agent is not linked to the tunnel server.
+//   - `game_not_running`: nothing takes players at the local target.
+//   - `wrong_protocol`: nothing takes players at the local target over the allocation's protocol, but something does over
+//     the other one.
+//   - `name_not_resolving`: the public host has no address.
+//   - `name_points_elsewhere`: the public host leads to another machine than the tunnel server.
+//   - `firewall`: the public port is open on the tunnel server, but cannot be reached from elsewhere.
+//   - `refused_by_rules`: the rules of the allocation keep out the address from which the port was tried.
+//   - `not_answering`: the game answers the agent, but not through the public port.
+//   - `unknown`: the check could not find out. `message` says what is missing.
+type CheckOutcome string
+
 // ClientAllocation An allocation, as its tunnel client gets it.
 type ClientAllocation struct {
 	// ID Allocation ID.
@@ -2716,6 +3040,41 @@ type Features struct {
 	Tunnels bool `json:"tunnels"`
 }
 
+// GameStatus What a game says of itself. It is not to be trusted. Texts are one line without control characters and without the
+// colour codes of games.
+type GameStatus struct {
+	// Kind The protocol in which it has answered. `source` are all games that answer A2S_INFO, and `quake3` those that answer getstatus.
+	Kind GameStatusKind `json:"kind"`
+
+	// MaxPlayers How many players it takes. Absent if the protocol does not tell.
+	//
+	// Example: 20
+	MaxPlayers *int `json:"maxPlayers,omitempty"`
+
+	// Name The name or message of the day. Absent if the protocol does not tell.
+	//
+	// Example: Survival
+	Name *string `json:"name,omitempty"`
+
+	// Players The number of players. Absent if the protocol does not tell.
+	//
+	// Example: 3
+	Players *int `json:"players,omitempty"`
+
+	// RoundTripMs The time from the query to the answer, in milliseconds.
+	//
+	// Example: 23.5
+	RoundTripMs *float32 `json:"roundTripMs,omitempty"`
+
+	// Version The version of the game. Absent if the protocol does not tell.
+	//
+	// Example: 1.21.4
+	Version *string `json:"version,omitempty"`
+}
+
+// GameStatusKind The protocol in which it has answered. `source` are all games that answer A2S_INFO, and `quake3` those that answer getstatus.
+type GameStatusKind string
+
 // Health The result of a health check.
 type Health struct {
 	// Status Always `ok`.
@@ -2741,6 +3100,9 @@ type Hello struct {
 	//
 	// Example: linux/amd64
 	Platform string `json:"platform"`
+
+	// Probes Whether the device takes `probe` messages. Absent means false.
+	Probes *bool `json:"probes,omitempty"`
 
 	// Relay Where a tunnel server accepts the links and data connections of agents.
 	Relay *RelayEndpoint `json:"relay,omitempty"`
@@ -3211,6 +3573,120 @@ type PortRange struct {
 	//
 	// Example: 24999
 	Last Port `json:"last"`
+}
+
+// Probe Panel to a device whose hello has `probes`: find something out for a check of an allocation. The device answers
+// within 5 seconds with a `probe.result` of the same ID, whose field of the subject's name is present. A device that
+// has four probes to do ignores further ones.
+//
+// Example: {"addresses":["203.0.113.7:25565"],"allocationId":42,"host":"play.example.com","id":"6b0f5f0e-52c1-4f0e-8a55-8b1f0c7d9e21","protocol":"tcp","subject":"addresses","type":"probe"}
+type Probe struct {
+	// Addresses For `addresses`: IP addresses and ports.
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// AllocationID Allocation ID.
+	AllocationID int64 `json:"allocationId"`
+
+	// Host For `addresses`: the host that players enter.
+	Host *string `json:"host,omitempty"`
+
+	// ID Identifies the probe.
+	ID openapi_types.UUID `json:"id"`
+
+	// Protocol Transport protocol: `tcp` or `udp`.
+	Protocol *Protocol `json:"protocol,omitempty"`
+
+	// Subject `target`, to a tunnel client: ask the game at the local target of the allocation, over TCP and UDP.
+	// `port`, to the tunnel server of the allocation: say what has arrived at its public port.
+	// `addresses`, to another tunnel server: connect to the addresses, and ask the game behind them.
+	Subject ProbeSubject `json:"subject"`
+
+	// Type Always `probe`.
+	Type ProbeType `json:"type"`
+}
+
+// ProbeSubject `target`, to a tunnel client: ask the game at the local target of the allocation, over TCP and UDP.
+// `port`, to the tunnel server of the allocation: say what has arrived at its public port.
+// `addresses`, to another tunnel server: connect to the addresses, and ask the game behind them.
+type ProbeSubject string
+
+// ProbeType Always `probe`.
+type ProbeType string
+
+// ProbeReply What came of connecting to an address.
+type ProbeReply struct {
+	// Game What a game says of itself. It is not to be trusted. Texts are one line without control characters and without the
+	// colour codes of games.
+	Game *GameStatus `json:"game,omitempty"`
+
+	// Reason Why it is `unreachable`.
+	Reason *string `json:"reason,omitempty"`
+
+	// RoundTripMs The time to the first answer, in milliseconds.
+	RoundTripMs *float32 `json:"roundTripMs,omitempty"`
+
+	// State `answered`: something was sent back. `open`: a TCP connection was accepted and stayed open. `closed`: a TCP connection
+	// was accepted and then closed. `refused`: the connection, or a datagram, was refused. `silent`: there was no response.
+	// `unreachable`: it could not be tried.
+	State ProbeReplyState `json:"state"`
+}
+
+// ProbeReplyState `answered`: something was sent back. `open`: a TCP connection was accepted and stayed open. `closed`: a TCP connection
+// was accepted and then closed. `refused`: the connection, or a datagram, was refused. `silent`: there was no response.
+// `unreachable`: it could not be tried.
+type ProbeReplyState string
+
+// ProbeResult Device to panel. The answer to a `probe`.
+//
+// Example: {"addresses":[{"game":{"kind":"minecraft_java","maxPlayers":20,"name":"Survival","players":3,"version":"1.21.4"},"roundTripMs":23.5,"state":"answered"}],"id":"6b0f5f0e-52c1-4f0e-8a55-8b1f0c7d9e21","type":"probe.result"}
+type ProbeResult struct {
+	// Addresses A reply for each of the probe's addresses, in their order.
+	Addresses *[]ProbeReply `json:"addresses,omitempty"`
+
+	// ID The ID of the probe.
+	ID openapi_types.UUID `json:"id"`
+
+	// Port The public port of an allocation, on its tunnel server.
+	Port *ProbedPort `json:"port,omitempty"`
+
+	// Target The local target of an allocation. Without `tcp` and `udp` the agent does not have the allocation.
+	Target *ProbedTarget `json:"target,omitempty"`
+
+	// Type Always `probe.result`.
+	Type ProbeResultType `json:"type"`
+}
+
+// ProbeResultType Always `probe.result`.
+type ProbeResultType string
+
+// ProbedPort The public port of an allocation, on its tunnel server.
+type ProbedPort struct {
+	// Arrived How many connections, or datagrams, have arrived at the port since it was opened, refused ones included.
+	Arrived int64 `json:"arrived"`
+
+	// Open Whether the port is open.
+	Open bool `json:"open"`
+
+	// Refused How many of them were refused, by reason.
+	Refused *RefusalCounts `json:"refused,omitempty"`
+}
+
+// ProbedTarget The local target of an allocation. Without `tcp` and `udp` the agent does not have the allocation.
+type ProbedTarget struct {
+	// Allowed Whether the agent's allow-list permits the target.
+	Allowed bool `json:"allowed"`
+
+	// Reason Why it does not.
+	Reason *string `json:"reason,omitempty"`
+
+	// TCP What came of connecting to an address.
+	TCP *ProbeReply `json:"tcp,omitempty"`
+
+	// UDP What came of connecting to an address.
+	UDP *ProbeReply `json:"udp,omitempty"`
+
+	// Waiting Whether the agent knows that a program waits for players there over the allocation's protocol.
+	Waiting *bool `json:"waiting,omitempty"`
 }
 
 // Problem The body of every error response.
@@ -4848,6 +5324,8 @@ const (
 	MaxDeviceName                                     = 100
 	MaxDrainSeconds                                   = 604800
 	MaxEmail                                          = 254
+	MaxGameStatusName                                 = 200
+	MaxGameStatusVersion                              = 200
 	MaxHelloAgentVersion                              = 100
 	MaxHelloPlatform                                  = 100
 	MaxInvitationTokenToken                           = 128
@@ -4860,6 +5338,11 @@ const (
 	MaxPasswordSetPassword                            = 1024
 	MaxPasswordSetToken                               = 128
 	MaxPort                                           = 65535
+	MaxProbeAddresses                                 = 8
+	MaxProbeHost                                      = 253
+	MaxProbeReplyReason                               = 500
+	MaxProbeResultAddresses                           = 8
+	MaxProbedTargetReason                             = 500
 	MaxQuotaLimitsAllocations                         = 1e+09
 	MaxQuotaLimitsDevices                             = 1e+09
 	MaxQuotaLimitsPortsOutsideRange                   = 1e+09
@@ -5689,6 +6172,74 @@ func (t *ControlMessage) MergeUsageAck(v UsageAck) error {
 	return err
 }
 
+// AsProbe returns the union data inside the ControlMessage as a Probe
+func (t ControlMessage) AsProbe() (Probe, error) {
+	var body Probe
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromProbe overwrites any union data inside the ControlMessage as the provided Probe
+func (t *ControlMessage) FromProbe(v Probe) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"probe"}`))
+	t.union = b
+	return err
+}
+
+// MergeProbe performs a merge with any union data inside the ControlMessage, using the provided Probe
+func (t *ControlMessage) MergeProbe(v Probe) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"probe"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsProbeResult returns the union data inside the ControlMessage as a ProbeResult
+func (t ControlMessage) AsProbeResult() (ProbeResult, error) {
+	var body ProbeResult
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromProbeResult overwrites any union data inside the ControlMessage as the provided ProbeResult
+func (t *ControlMessage) FromProbeResult(v ProbeResult) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"probe.result"}`))
+	t.union = b
+	return err
+}
+
+// MergeProbeResult performs a merge with any union data inside the ControlMessage, using the provided ProbeResult
+func (t *ControlMessage) MergeProbeResult(v ProbeResult) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"probe.result"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t ControlMessage) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
@@ -5713,6 +6264,10 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsConnectionsClose()
 	case "hello":
 		return t.AsHello()
+	case "probe":
+		return t.AsProbe()
+	case "probe.result":
+		return t.AsProbeResult()
 	case "resync":
 		return t.AsResyncRequest()
 	case "server.change":

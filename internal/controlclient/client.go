@@ -8,7 +8,7 @@
 // that.
 //
 // [Client.Run] starts no goroutine that outlives it. Its goroutine calls every
-// callback but Reports, Players, Refusals and those of Connections, which are called by whichever reports.
+// callback but Probe, and Reports, Players, Refusals and those of Connections, which are called by whichever reports.
 package controlclient
 
 import (
@@ -70,6 +70,9 @@ type Options[State any, S Snapshot, C Change] struct {
 	// Connections are those of players, for a panel that takes reports of them; nil: there
 	// are no players.
 	Connections Connections
+	// Probe finds out what the panel asks for, until ctx ends. It is called by goroutines of
+	// their own. Type and ID of its result are filled in. nil: the panel is told not to ask.
+	Probe func(ctx context.Context, m types.Probe) types.ProbeResult
 	// OnChannel is called with nil when the first snapshot of a channel arrives,
 	// before Apply, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It is not called for the end of Run. It must
@@ -194,10 +197,17 @@ type session[State any] struct {
 }
 
 // serve runs one control channel until it ends.
-func (c *Client[State, S, C]) serve(_ context.Context, conn *channel.Conn, ready func()) error {
+func (c *Client[State, S, C]) serve(ctx context.Context, conn *channel.Conn, ready func()) error {
 	c.attach(conn)
 	defer c.detach()
+	probes := newProbes(conn, c.opts.Probe)
+	defer probes.wait.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	hello := c.opts.Hello()
+	if takes := c.opts.Probe != nil; takes {
+		hello.Probes = &takes
+	}
 	if c.returning {
 		hello.IfOffline = &c.returning
 	}
@@ -226,6 +236,8 @@ func (c *Client[State, S, C]) serve(_ context.Context, conn *channel.Conn, ready
 			if c.opts.Connections != nil {
 				c.opts.Connections.CloseConnections(m.Ids)
 			}
+		case types.Probe:
+			probes.start(ctx, m)
 		default:
 			c.opts.Logger.Warn("the panel sent a message that is not for this kind of device", slog.String("type", kind))
 		}

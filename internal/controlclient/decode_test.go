@@ -20,6 +20,7 @@ func FuzzDecode(f *testing.F) {
 		types.ServerChange{Type: types.TypeServerChange, Revision: 2, RemovedClients: []uuid.UUID{{}}},
 		types.UsageAck{Type: types.TypeUsageAck, Epoch: uuid.UUID{1}, Sequence: 1},
 		types.ConnectionsClose{Type: types.TypeConnectionsClose, Ids: []string{"01f64c6f3c7f9f91"}},
+		types.Probe{Type: types.TypeProbe, Subject: types.ProbeTarget, AllocationID: 1},
 	} {
 		seed, err := json.Marshal(message)
 		if err != nil {
@@ -53,6 +54,10 @@ func check[S Snapshot, C Change](t *testing.T, message any, kind string, err err
 		}
 	case types.ConnectionsClose:
 		if err != nil || kind != string(types.TypeConnectionsClose) {
+			t.Errorf("%q is a %T (%v)", kind, message, err)
+		}
+	case types.Probe:
+		if err != nil || kind != string(types.TypeProbe) {
 			t.Errorf("%q is a %T (%v)", kind, message, err)
 		}
 	case S, C:

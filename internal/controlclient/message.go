@@ -54,7 +54,7 @@ func describe(message any) update {
 	}
 }
 
-// decode returns the S, C, types.UsageAck or types.ConnectionsClose that data holds. For a message of
+// decode returns the S, C, types.UsageAck, types.ConnectionsClose or types.Probe that data holds. For a message of
 // any other type, such as one that a later panel may send, the message is nil and kind is its type.
 func decode[S Snapshot, C Change](data []byte) (message any, kind string, err error) {
 	var union types.ControlMessage
@@ -68,7 +68,7 @@ func decode[S Snapshot, C Change](data []byte) (message any, kind string, err er
 	var snapshot S
 	var change C
 	if kind != describe(snapshot).kind && kind != describe(change).kind && kind != string(types.TypeUsageAck) &&
-		kind != string(types.TypeConnectionsClose) {
+		kind != string(types.TypeConnectionsClose) && kind != string(types.TypeProbe) {
 		return nil, kind, nil
 	}
 	message, err = union.ValueByDiscriminator()

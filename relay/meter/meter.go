@@ -134,7 +134,8 @@ type Allocation struct {
 	_        [48]byte
 
 	mu       sync.Mutex
-	open     int // Connections.
+	open     int    // Connections.
+	opened   uint64 // Ever.
 	players  int
 	peak     int // Of players, since Take.
 	joins    uint64
@@ -146,7 +147,15 @@ func (a *Allocation) New() *Meter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open++
+	a.opened++
 	return &Meter{of: a}
+}
+
+// Arrived grows with each connection, and with each datagram that is passed on.
+func (a *Allocation) Arrived() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opened + a.upload.datagrams.Load()
 }
 
 // Players is the number of players now: connections of TCP that were passed to the tunnel

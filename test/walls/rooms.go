@@ -40,7 +40,7 @@ var rooms = []room{
 	{"./internal/terminal", "", "makes text safe to print to a terminal"},
 	{"./internal/commandline", "", "completions for shells and manual pages, from a program's grammar"},
 	{"./internal/dialer", "./internal/netaddr", "connections to hosts of which a part fails: which address to begin with"},
-	{"./internal/gameping", "", "asks game servers for their status, in the protocols of many games; what they answer is not trusted"},
+	{"./internal/gameping", "./gen/types", "asks game servers for their status, in the protocols of many games; what they answer is not trusted"},
 	{"./internal/lograte", "", "how often a line is logged about one thing"},
 	{"./internal/openfiles", "./internal/lograte", "how many files a process may have open, shared among the allocations that it carries"},
 	{"./internal/sources", "", "what each source of connections or datagrams has, which has most, and how fast each may have more"},

@@ -101,6 +101,7 @@ var policy = map[string]row{
 	"updateAllocation, outside range":   {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"updateAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"deleteAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
+	"checkAllocation":                   {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
 	"getUsage":                          {401, 401, yes, yes, yes, yes, yes, yes, yes, yes, read | allocations},
 	"listKeptOut":                       {401, 401, 404, yes, yes, yes, yes, yes, 404, 404, read | allocations},
 	"readmitSource":                     {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},

@@ -10,6 +10,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
@@ -68,6 +69,8 @@ type Store interface {
 	AddRefusals(ctx context.Context, server uuid.UUID, refusals []db.PortRefusals) error
 	AddUsage(ctx context.Context, server uuid.UUID, report db.UsageReport) error
 	AdvanceDrains(ctx context.Context) (more bool, err error)
+	TakeProbes(ctx context.Context, device uuid.UUID) ([]db.Probe, error)
+	AnswerProbe(ctx context.Context, device, id uuid.UUID, answer json.RawMessage) error
 
 	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error
 	ReleaseReplica(ctx context.Context, replica uuid.UUID) error

@@ -41,8 +41,8 @@ func policyViolation(format string, args ...any) error {
 }
 
 // decode decodes a message from a device: a types.Hello, types.StatusReport,
-// types.ConnectionsReport or types.ResyncRequest or types.UsageReport within the limits of its schema. For any other input the error is
-// a *violation.
+// types.ConnectionsReport, types.ResyncRequest, types.UsageReport or types.ProbeResult within the limits of its schema.
+// For any other input the error is a *violation.
 func decode(data []byte) (any, error) {
 	var message types.ControlMessage
 	if err := json.Unmarshal(data, &message); err != nil {
@@ -63,6 +63,8 @@ func decode(data []byte) (any, error) {
 		return v, nil
 	case types.UsageReport:
 		return v, checkUsage(v)
+	case types.ProbeResult:
+		return v, checkProbeResult(v)
 	default:
 		return nil, policyViolation("only the panel may send this message")
 	}

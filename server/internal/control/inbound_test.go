@@ -78,6 +78,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"resync"}`))
 	f.Add([]byte(`{"type":"connections","opened":[{"id":"01f64c6f3c7f9f91","allocationId":1,"sourceAddress":"::1","sourcePort":1,"since":"2026-01-02T03:20:00Z","downloadBytes":0,"uploadBytes":0}],"updated":[],"closed":[],"complete":true}`))
 	f.Add([]byte(`{"type":"connections","opened":[],"updated":[{"id":"01f64c6f3c7f9f91","downloadBytes":1,"uploadBytes":2,"playerRoundTripMs":1.5}],"closed":[{"id":"01f64c6f3c7f9f91","downloadBytes":1,"uploadBytes":2}]}`))
+	f.Add([]byte(`{"type":"probe.result","id":"6b0f5f0e-52c1-4f0e-8a55-8b1f0c7d9e21","target":{"allowed":true,"tcp":{"state":"answered","game":{"kind":"source","name":"a","players":1}},"udp":{"state":"silent"}},"port":{"open":true,"arrived":1,"refused":{"denied":1}},"addresses":[{"state":"refused"}]}`))
 	f.Add([]byte(`{"type":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		message, err := decode(data)
@@ -107,6 +108,14 @@ func FuzzDecode(f *testing.F) {
 			for _, o := range changes.Opened {
 				if !o.Source.IsValid() || o.DownloadBytes < 0 || o.SourcePort < 0 {
 					t.Fatalf("accepted %+v", o)
+				}
+			}
+		case types.ProbeResult:
+			if m.Addresses != nil {
+				for _, reply := range *m.Addresses {
+					if g := reply.Game; !reply.State.Valid() || g != nil && g.Name != nil && strings.ContainsAny(*g.Name, "\x00\x1b\n") {
+						t.Fatalf("accepted %+v", reply)
+					}
 				}
 			}
 		case types.ResyncRequest:

@@ -63,6 +63,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		address: device.Address,
 		reports: newReports(),
 		usage:   newUsageStore(),
+		answers: newProbeAnswers(),
 		syncer:  newWorker(),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
 	}
@@ -197,6 +198,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		Address:      s.address,
 		IfOffline:    hello.IfOffline != nil && *hello.IfOffline,
 	}
+	s.probes = hello.Probes != nil && *hello.Probes
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint, row.CalledFrom = hello.Relay.Port, hello.Relay.Fingerprint, s.from
 		s.keeps = knownRules(hello)
@@ -339,10 +341,12 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer s.syncer.stop()
 	defer s.usage.storer.stop()
+	defer s.answers.storer.stop()
 	defer s.cancel() // First: it ends what the workers do.
 	s.syncer.start(func() { s.sync(ctx) })
 	s.reports.storer.start(func() { s.reports.store(ctx, s.log, s.save) })
 	s.usage.storer.start(func() { s.storeUsage(ctx) })
+	s.answers.storer.start(func() { s.storeAnswers(ctx) })
 	// Check the row as well: the token may have been revoked between Connect and
 	// register, when no event could reach this channel.
 	s.request(work{row: true, state: true})

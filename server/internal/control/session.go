@@ -46,6 +46,7 @@ type session struct {
 	from       string           // See Device.CalledFrom.
 	address    netip.Addr       // See Device.Address.
 	keeps      []types.RuleName // The rules that a tunnel server keeps; set by connect.
+	probes     bool             // It takes probes; set by connect.
 	sequence   uint64           // Position in the order in which the hub accepted its channels.
 	generation int64            // Set by connect before register.
 	readErr    error            // The error that ended reading; used by the goroutine of serve only.
@@ -53,7 +54,8 @@ type session struct {
 	reports     *reports
 	usage       *usageStore
 	connections *connections // nil unless the device is a tunnel server.
-	syncer      *worker      // Runs sync; woken when todo is not empty.
+	answers     *probeAnswers
+	syncer      *worker // Runs sync; woken when todo is not empty.
 
 	mu          sync.Mutex
 	todo        work
@@ -121,6 +123,8 @@ func (s *session) receive() error {
 			s.reports.add(m)
 		case types.ConnectionsReport:
 			s.addConnections(m)
+		case types.ProbeResult:
+			s.answers.add(m)
 		case types.ResyncRequest:
 			s.request(work{snapshot: true})
 		case types.UsageReport:
@@ -231,6 +235,9 @@ func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, 
 	first := s.sent == nil
 	if !first { // Before what takes longer.
 		if err := s.sendCuts(ctx, false); err != nil {
+			return 0, err
+		}
+		if err := s.sendProbes(ctx); err != nil {
 			return 0, err
 		}
 	}

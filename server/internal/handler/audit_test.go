@@ -34,6 +34,7 @@ var auditActions = map[string][]string{
 	"readmitSource":           {"allocation.readmit"},
 	"closeConnection":         {"allocation.keep_out", "connection.close"},
 	"bulkAllocations":         {"allocation.delete"},
+	"checkAllocation":         {}, // It changes nothing.
 	"updateDevice":            {"device.update"},
 	"drainDevice":             {"device.drain"},
 	"deleteDevice":            {"device.delete"},

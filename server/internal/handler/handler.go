@@ -18,6 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/check"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/idempotency"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
@@ -62,6 +63,8 @@ type Options struct {
 	Mailer Mailer
 	// Webhooks sends messages to people's URLs.
 	Webhooks Webhooks
+	// Checks finds out whether players can join.
+	Checks *check.Checker
 	// Logger logs the causes of failed requests; nil is slog.Default.
 	Logger *slog.Logger
 	// Now is the clock of the cached feature flag; nil is time.Now.
@@ -84,6 +87,7 @@ type api struct {
 	gate      *gate
 	mailer    Mailer // nil sends nothing.
 	webhooks  Webhooks
+	checks    *check.Checker
 	repeats   *idempotency.Keys
 	logger    *slog.Logger
 }
@@ -111,6 +115,7 @@ func New(options Options) (http.Handler, error) {
 		gate:      &gate{settings: options.DB, now: options.Now},
 		mailer:    options.Mailer,
 		webhooks:  options.Webhooks,
+		checks:    options.Checks,
 		repeats:   idempotency.New(options.DB, options.Logger),
 		logger:    options.Logger,
 	}
@@ -132,8 +137,8 @@ func New(options Options) (http.Handler, error) {
 
 func (o *Options) check() error {
 	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil ||
-		o.Webhooks == nil || o.Events == nil {
-		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready, ControlChannel, Webhooks and Events are required")
+		o.Webhooks == nil || o.Checks == nil || o.Events == nil {
+		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready, ControlChannel, Webhooks, Checks and Events are required")
 	}
 	if o.Warnings == nil {
 		o.Warnings = func(context.Context) ([]types.SettingsWarning, error) { return []types.SettingsWarning{}, nil }

@@ -26,6 +26,7 @@ var repeatable = map[string]string{
 	"changePassword":   "the second one has the wrong current password",
 	"lookUpInvitation": "changes nothing",
 	"bulkAllocations":  "the second one finds everything done",
+	"checkAllocation":  "changes nothing",
 	"testWebhook":      "each sends a message",
 	"redeliverWebhook": "a message that waits already does not wait twice",
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/contracttest"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/check"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
@@ -120,6 +121,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 		Ready:          p.ready,
 		ControlChannel: http.HandlerFunc(connected),
 		Webhooks:       hooks,
+		Checks:         check.New(check.Options{Store: d}),
 		Events:         http.HandlerFunc(streamed),
 		Logger:         slog.New(slog.DiscardHandler),
 		Now:            p.Now,

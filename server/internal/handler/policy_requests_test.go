@@ -88,6 +88,7 @@ var policyRequests = map[string]policyRequest{
 	"updateAllocation, cordoned server": answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"serverId":"{cordoned}"}`),
 	"bulkAllocations":                   inBulk,
 	"deleteAllocation":                  answered("DELETE", "/api/tunnel/allocations/{allocation}", ""),
+	"checkAllocation":                   answered("POST", "/api/tunnel/allocations/{allocation}/check", ""),
 	"listKeptOut":                       answered("GET", "/api/tunnel/allocations/{allocation}/kept-out", ""),
 	"readmitSource":                     answered("DELETE", "/api/tunnel/allocations/{allocation}/kept-out?source={keptOut}", ""),
 	"listConnections":                   listed("/api/tunnel/connections", "{connection}"),

@@ -78,6 +78,9 @@ func reach(host string) int {
 // carrierGrade is the address space between a provider and its customers (RFC 6598).
 var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 
+// IsPublic reports whether an address can be one on the Internet.
+func IsPublic(address netip.Addr) bool { return public(address) }
+
 func public(address netip.Addr) bool {
 	return address.IsGlobalUnicast() && !address.IsPrivate() && !carrierGrade.Contains(address)
 }

@@ -200,6 +200,44 @@ export interface paths {
         patch: operations["updateAllocation"];
         trace?: never;
     };
+    "/api/tunnel/allocations/{id}/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Allocation ID.
+                 * @example 42
+                 */
+                id: components["parameters"]["AllocationId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check whether players can join
+         * @description Follows the way of a player through the public port to the game, and names the first hop that is broken. What the
+         *     panel does not know already it finds out within ten seconds. The agent asks the game for its status over TCP
+         *     and UDP, and another tunnel server connects to the public port, by each address of its public host. If no
+         *     other tunnel server is connected, the panel itself connects; a firewall between the panel and the tunnel
+         *     server is then not seen. Devices with an agent from before this operation cannot be asked, and their hops
+         *     are `unknown`.
+         *
+         *     The caller manages the device, or is the device. Nothing is changed. Games are asked in the protocols of Minecraft
+         *     (Java and Bedrock Edition), A2S, Quake III Arena, Luanti, TeamSpeak 3 and Mumble, and may log that. The
+         *     connection to the public port counts as that of a player while it lasts, a few seconds at most.
+         *
+         *     An allocation can be checked six times per minute, and a caller can check 60 times per minute; beyond that, the
+         *     response is `429 rate_limited`.
+         */
+        post: operations["checkAllocation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/tunnel/allocations/{id}/kept-out": {
         parameters: {
             query?: never;
@@ -2490,6 +2528,106 @@ export interface components {
             /** @description Datagrams from or to players that the public port dropped, by reason. */
             datagramsDropped: components["schemas"]["RefusalCounts"];
         };
+        /** @description Whether players can join an allocation, and the first broken hop on their way if they cannot. */
+        AllocationCheck: {
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             * @example 42
+             */
+            allocationId: number;
+            outcome: components["schemas"]["CheckOutcome"];
+            /** @description The outcome in a sentence, with what to do. English. */
+            message: string;
+            /** @description The hops in the order in which they are checked. */
+            hops: components["schemas"]["CheckHop"][];
+            /** @description The status of the game, as it answered through the public port, or else to the agent. Absent if no known game answered. */
+            game?: components["schemas"]["GameStatus"];
+            /**
+             * Format: date-time
+             * @description When the check began.
+             */
+            checkedAt: string;
+        };
+        /**
+         * @description What a check has found.
+         *
+         *     - `reachable`: a game answers through the public port.
+         *     - `open`: players reach the port, and something accepts them, but no game that the check knows answers.
+         *     - `paused`: the allocation is paused.
+         *     - `draining`: the tunnel server drains, and takes no new players.
+         *     - `tunnel_server_offline`: the tunnel server is not connected to the panel.
+         *     - `port_not_bound`: the tunnel server cannot open the public port.
+         *     - `agent_offline`: the agent is not connected to the panel.
+         *     - `target_not_allowed`: the agent's allow-list does not permit the local target.
+         *     - `link_down`: the agent is not linked to the tunnel server.
+         *     - `game_not_running`: nothing takes players at the local target.
+         *     - `wrong_protocol`: nothing takes players at the local target over the allocation's protocol, but something does over
+         *       the other one.
+         *     - `name_not_resolving`: the public host has no address.
+         *     - `name_points_elsewhere`: the public host leads to another machine than the tunnel server.
+         *     - `firewall`: the public port is open on the tunnel server, but cannot be reached from elsewhere.
+         *     - `refused_by_rules`: the rules of the allocation keep out the address from which the port was tried.
+         *     - `not_answering`: the game answers the agent, but not through the public port.
+         *     - `unknown`: the check could not find out. `message` says what is missing.
+         * @enum {string}
+         */
+        CheckOutcome: "reachable" | "open" | "paused" | "draining" | "tunnel_server_offline" | "port_not_bound" | "agent_offline" | "target_not_allowed" | "link_down" | "game_not_running" | "wrong_protocol" | "name_not_resolving" | "name_points_elsewhere" | "firewall" | "refused_by_rules" | "not_answering" | "unknown";
+        /** @description One hop of a check. */
+        CheckHop: {
+            /**
+             * @description `port`: the allocation takes players. `tunnel_server`: the tunnel server has opened its port. `agent`: the
+             *     agent is connected to the panel. `link`: the agent is linked to the tunnel server, and may connect to
+             *     the local target. `game`: the local target takes players. `name`: the public host has an address.
+             *     `public_port`: the port can be reached by that address.
+             * @enum {string}
+             */
+            hop: "port" | "tunnel_server" | "agent" | "link" | "game" | "name" | "public_port";
+            /**
+             * @description `ok`, or `failed`. `skipped` if it was not checked because of an earlier hop, and `unknown` if it could not be
+             *     checked.
+             * @enum {string}
+             */
+            state: "ok" | "failed" | "skipped" | "unknown";
+            /** @description What was found, for people. English. */
+            detail: string;
+        };
+        /**
+         * @description What a game says of itself. It is not to be trusted. Texts are one line without control characters and without the
+         *     colour codes of games.
+         */
+        GameStatus: {
+            /**
+             * @description The protocol in which it has answered. `source` are all games that answer A2S_INFO, and `quake3` those that answer getstatus.
+             * @enum {string}
+             */
+            kind: "minecraft_java" | "minecraft_bedrock" | "source" | "quake3" | "luanti" | "teamspeak3" | "mumble";
+            /**
+             * @description The name or message of the day. Absent if the protocol does not tell.
+             * @example Survival
+             */
+            name?: string;
+            /**
+             * @description The version of the game. Absent if the protocol does not tell.
+             * @example 1.21.4
+             */
+            version?: string;
+            /**
+             * @description The number of players. Absent if the protocol does not tell.
+             * @example 3
+             */
+            players?: number;
+            /**
+             * @description How many players it takes. Absent if the protocol does not tell.
+             * @example 20
+             */
+            maxPlayers?: number;
+            /**
+             * @description The time from the query to the answer, in milliseconds.
+             * @example 23.5
+             */
+            roundTripMs?: number;
+        };
         /** @description A player's connection to an allocation. */
         Connection: {
             /**
@@ -4540,7 +4678,7 @@ export interface components {
          */
         EventTime: string;
         /** @description A message on the control channel. `type` tells which one. */
-        ControlMessage: components["schemas"]["Hello"] | components["schemas"]["StatusReport"] | components["schemas"]["ConnectionsReport"] | components["schemas"]["ConnectionsClose"] | components["schemas"]["ResyncRequest"] | components["schemas"]["ClientSnapshot"] | components["schemas"]["ClientChange"] | components["schemas"]["ServerSnapshot"] | components["schemas"]["ServerChange"] | components["schemas"]["UsageReport"] | components["schemas"]["UsageAck"];
+        ControlMessage: components["schemas"]["Hello"] | components["schemas"]["StatusReport"] | components["schemas"]["ConnectionsReport"] | components["schemas"]["ConnectionsClose"] | components["schemas"]["ResyncRequest"] | components["schemas"]["ClientSnapshot"] | components["schemas"]["ClientChange"] | components["schemas"]["ServerSnapshot"] | components["schemas"]["ServerChange"] | components["schemas"]["UsageReport"] | components["schemas"]["UsageAck"] | components["schemas"]["Probe"] | components["schemas"]["ProbeResult"];
         /**
          * @description Device to panel, the first message. Describes the device and, for a tunnel server, where agents reach it.
          * @example {
@@ -4576,6 +4714,8 @@ export interface components {
              *     has its largest value. Absent: it keeps none.
              */
             rules?: components["schemas"]["RuleName"][];
+            /** @description Whether the device takes `probe` messages. Absent means false. */
+            probes?: boolean;
             /**
              * @description Whether this connection must not replace another one. If it is true and the device is connected
              *     already, the panel closes the new connection with code 4409. If it is absent, it is false.
@@ -4903,6 +5043,125 @@ export interface components {
             type: "connections.close";
             /** @description The IDs of the connections, as the tunnel server reported them. */
             ids: string[];
+        };
+        /**
+         * @description Panel to a device whose hello has `probes`: find something out for a check of an allocation. The device answers
+         *     within 5 seconds with a `probe.result` of the same ID, whose field of the subject's name is present. A device that
+         *     has four probes to do ignores further ones.
+         * @example {
+         *       "type": "probe",
+         *       "id": "6b0f5f0e-52c1-4f0e-8a55-8b1f0c7d9e21",
+         *       "subject": "addresses",
+         *       "allocationId": 42,
+         *       "protocol": "tcp",
+         *       "host": "play.example.com",
+         *       "addresses": [
+         *         "203.0.113.7:25565"
+         *       ]
+         *     }
+         */
+        Probe: {
+            /**
+             * @description Always `probe`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "probe";
+            /**
+             * Format: uuid
+             * @description Identifies the probe.
+             */
+            id: string;
+            /**
+             * @description `target`, to a tunnel client: ask the game at the local target of the allocation, over TCP and UDP.
+             *     `port`, to the tunnel server of the allocation: say what has arrived at its public port.
+             *     `addresses`, to another tunnel server: connect to the addresses, and ask the game behind them.
+             * @enum {string}
+             */
+            subject: "target" | "port" | "addresses";
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             */
+            allocationId: number;
+            protocol?: components["schemas"]["Protocol"];
+            /** @description For `addresses`: the host that players enter. */
+            host?: string;
+            /** @description For `addresses`: IP addresses and ports. */
+            addresses?: string[];
+        };
+        /**
+         * @description Device to panel. The answer to a `probe`.
+         * @example {
+         *       "type": "probe.result",
+         *       "id": "6b0f5f0e-52c1-4f0e-8a55-8b1f0c7d9e21",
+         *       "addresses": [
+         *         {
+         *           "state": "answered",
+         *           "roundTripMs": 23.5,
+         *           "game": {
+         *             "kind": "minecraft_java",
+         *             "name": "Survival",
+         *             "version": "1.21.4",
+         *             "players": 3,
+         *             "maxPlayers": 20
+         *           }
+         *         }
+         *       ]
+         *     }
+         */
+        ProbeResult: {
+            /**
+             * @description Always `probe.result`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "probe.result";
+            /**
+             * Format: uuid
+             * @description The ID of the probe.
+             */
+            id: string;
+            target?: components["schemas"]["ProbedTarget"];
+            port?: components["schemas"]["ProbedPort"];
+            /** @description A reply for each of the probe's addresses, in their order. */
+            addresses?: components["schemas"]["ProbeReply"][];
+        };
+        /** @description The local target of an allocation. Without `tcp` and `udp` the agent does not have the allocation. */
+        ProbedTarget: {
+            /** @description Whether the agent's allow-list permits the target. */
+            allowed: boolean;
+            /** @description Why it does not. */
+            reason?: string;
+            /** @description Whether the agent knows that a program waits for players there over the allocation's protocol. */
+            waiting?: boolean;
+            tcp?: components["schemas"]["ProbeReply"];
+            udp?: components["schemas"]["ProbeReply"];
+        };
+        /** @description The public port of an allocation, on its tunnel server. */
+        ProbedPort: {
+            /** @description Whether the port is open. */
+            open: boolean;
+            /**
+             * Format: int64
+             * @description How many connections, or datagrams, have arrived at the port since it was opened, refused ones included.
+             */
+            arrived: number;
+            /** @description How many of them were refused, by reason. */
+            refused?: components["schemas"]["RefusalCounts"];
+        };
+        /** @description What came of connecting to an address. */
+        ProbeReply: {
+            /**
+             * @description `answered`: something was sent back. `open`: a TCP connection was accepted and stayed open. `closed`: a TCP connection
+             *     was accepted and then closed. `refused`: the connection, or a datagram, was refused. `silent`: there was no response.
+             *     `unreachable`: it could not be tried.
+             * @enum {string}
+             */
+            state: "answered" | "open" | "closed" | "refused" | "silent" | "unreachable";
+            /** @description Why it is `unreachable`. */
+            reason?: string;
+            game?: components["schemas"]["GameStatus"];
+            /** @description The time to the first answer, in milliseconds. */
+            roundTripMs?: number;
         };
         /**
          * @description Device to panel. Requests a snapshot, because a revision is missing.
@@ -6844,6 +7103,84 @@ export interface operations {
             409: components["responses"]["PortConflict"];
             412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["PortUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    checkAllocation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Allocation ID.
+                 * @example 42
+                 */
+                id: components["parameters"]["AllocationId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "allocationId": 42,
+                     *       "outcome": "game_not_running",
+                     *       "message": "No game answers at 127.0.0.1:25565 on the agent's machine (connection refused). Start the game, or change the local port.",
+                     *       "checkedAt": "2026-01-02T03:30:00Z",
+                     *       "hops": [
+                     *         {
+                     *           "hop": "port",
+                     *           "state": "ok",
+                     *           "detail": "The port is not paused."
+                     *         },
+                     *         {
+                     *           "hop": "tunnel_server",
+                     *           "state": "ok",
+                     *           "detail": "The tunnel server is connected and the port is open."
+                     *         },
+                     *         {
+                     *           "hop": "agent",
+                     *           "state": "ok",
+                     *           "detail": "The agent is connected."
+                     *         },
+                     *         {
+                     *           "hop": "link",
+                     *           "state": "ok",
+                     *           "detail": "The agent is linked to the tunnel server."
+                     *         },
+                     *         {
+                     *           "hop": "game",
+                     *           "state": "failed",
+                     *           "detail": "TCP: refused. UDP: refused."
+                     *         },
+                     *         {
+                     *           "hop": "name",
+                     *           "state": "skipped",
+                     *           "detail": "Not checked."
+                     *         },
+                     *         {
+                     *           "hop": "public_port",
+                     *           "state": "skipped",
+                     *           "detail": "Not checked."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AllocationCheck"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["RoleForbidden"];
+            404: components["responses"]["AllocationNotFound"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
     };
