@@ -41,6 +41,7 @@ type commands struct {
 	Pause      pauseCmd      `cmd:"" help:"Close a public port for a while and keep it."`
 	Resume     resumeCmd     `cmd:"" help:"Open a paused public port again."`
 	Apply      applyCmd      `cmd:"" help:"Make this machine's public ports what a file says."`
+	Check      checkCmd      `cmd:"" help:"Find out whether players can join, and why not."`
 	Status     statusCmd     `cmd:"" help:"Show this machine's state on the panel."`
 	Watch      watchCmd      `cmd:"" help:"Show the agent that runs on this machine as it works."`
 	Service    serviceCmd    `cmd:"" help:"Run the agent as a service of this machine."`

@@ -29,6 +29,7 @@ var (
 	errNotServed       = errors.New("players cannot join yet")
 	errDiffers         = errors.New("the ports are not as the file says")
 	errIncomplete      = errors.New("not everything could be applied")
+	errNotReachable    = errors.New("players cannot join, as said above")
 	errOpenFailed      = errors.New("the port could not be opened, and is closed again")
 )
 
@@ -49,6 +50,7 @@ var outcomes = []struct {
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
 	{11, "the port or the device does not exist", notFound},
 	{12, "the port was created, but players cannot join yet", is(errNotServed)},
+	{12, "check has found that players cannot join", is(errNotReachable)},
 	{13, "an agent of this device already runs on this machine", as[*agent.InstanceError]},
 	{14, "the port could not be opened, and is closed again", is(errOpenFailed)},
 	{20, "apply --dry-run: the ports are not as the file says", is(errDiffers)},

@@ -109,6 +109,7 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("GET /api/tunnel/allocations/{id}", p.asDevice(p.getAllocation))
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
 	mux.HandleFunc("PATCH /api/tunnel/allocations/{id}", p.asDevice(p.updateAllocation))
+	mux.HandleFunc("POST /api/tunnel/allocations/{id}/check", p.asDevice(p.checkAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
 	mux.HandleFunc("GET /install/{name}", p.handOut)
 	mux.HandleFunc("POST /api/auth/login", p.login)

@@ -216,6 +216,15 @@ func (c *Client) DeleteAllocation(ctx context.Context, id int64, opts ...Option)
 	})
 }
 
+// CheckAllocation finds out whether players can join an allocation, and the first broken hop on
+// their way if they cannot. It takes up to ten seconds. What is broken is in the result: an
+// error means that it could not be checked, rate_limited that it was checked too often.
+func (c *Client) CheckAllocation(ctx context.Context, id int64, opts ...Option) (types.AllocationCheck, error) {
+	return fetch[types.AllocationCheck](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.CheckAllocation(ctx, id, e...)
+	})
+}
+
 // BulkAllocations pauses, resumes or deletes many allocations, and returns what became of
 // each in the order of bulk.Ids: one that cannot be changed leaves the others as they are.
 func (c *Client) BulkAllocations(ctx context.Context, bulk types.AllocationsBulk, opts ...Option) ([]types.BulkResult, error) {

@@ -13,6 +13,7 @@ export const resources = {
     update: 'PATCH /api/tunnel/allocations/{id} body',
     delete: 'DELETE /api/tunnel/allocations/{id}',
     bulk: 'POST /api/tunnel/allocations/bulk body',
+    check: 'POST /api/tunnel/allocations/{id}/check',
     keptOut: 'GET /api/tunnel/allocations/{id}/kept-out',
     readmit: 'DELETE /api/tunnel/allocations/{id}/kept-out query',
   },
