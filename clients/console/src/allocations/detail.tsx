@@ -50,7 +50,7 @@ function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {
       <Suspense fallback={<Loading />}>
         <Switch>
           <Route path={at}>
-            <Overview allocation={allocation} device={device} />
+            <Overview allocation={allocation} device={device} may={may} />
           </Route>
           <Route path={`${at}/players`}>
             <PlayersSection allocationId={allocation.id} />

@@ -8,6 +8,7 @@ import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { Copyable, State } from '../ui/index.js';
 import { numericAddresses } from './address.js';
+import { Check } from './check.js';
 import { useServers, usePlayers } from './data.js';
 import { LabelLinks } from './labels.js';
 import { targetOf, useSituation } from './state.js';
@@ -19,7 +20,7 @@ function refusedBy({ playersRefused, datagramsDropped }: AllocationDetail): numb
 }
 
 /** How a port is, what players enter, and where it leads. */
-export function Overview({ allocation, device }: { allocation: AllocationDetail; device: Device | undefined }): ReactNode {
+export function Overview({ allocation, device, may }: { allocation: AllocationDetail; device: Device | undefined; may: boolean | undefined }): ReactNode {
   const t = useText(texts);
   return (
     <div className="allocations-sheets">
@@ -27,6 +28,7 @@ export function Overview({ allocation, device }: { allocation: AllocationDetail;
         <h2 id="allocations-situation">{t.situation}</h2>
         <Situation allocation={allocation} />
       </section>
+      {may === true && <Check allocation={allocation} />}
       <section className="sheet stack" aria-labelledby="allocations-address">
         <h2 id="allocations-address">{t.forPlayers}</h2>
         <ForPlayers allocation={allocation} />
