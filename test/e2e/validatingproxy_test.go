@@ -128,6 +128,7 @@ var proxiedRequests = []proxied{
 	{"device", "GET", "/api/tunnel/allocations/{allocation}", "", 200, ""},
 	{"admin", "PATCH", "/api/tunnel/allocations/{allocation}", `{"localPort":10}`, 200, ""},
 	{"admin", "POST", "/api/tunnel/allocations/bulk", `{"action":"pause","ids":[{allocation}]}`, 200, ""},
+	{"admin", "POST", "/api/tunnel/allocations/{allocation}/check", "", 200, ""},
 	{"admin", "GET", "/api/tunnel/allocations/{allocation}/kept-out", "", 200, ""},
 	{"admin", "DELETE", "/api/tunnel/allocations/{allocation}/kept-out?source=203.0.113.9", "", 404, ""},
 	{"admin", "GET", "/api/tunnel/connections", "", 200, ""},
