@@ -45,24 +45,31 @@ const keyManaged = `($1::boolean OR k.user_id = $2::bigint OR EXISTS (SELECT 1 F
 // returns [ErrNotFound], or [ErrForbidden] for an organisation of which its user is a member. If the owner has
 // 50 keys, a key that has expired before key.CreatedAt is deleted, or it returns [ErrTooManyKeys].
 func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []byte) (APIKey, error) {
+	var created APIKey
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) (err error) {
+		created, err = createAPIKey(ctx, tx, scope, key, hash)
+		return err
+	})
+	return created, wrap(err, "create API key")
+}
+
+func createAPIKey(ctx context.Context, tx *sqlx.Tx, scope Scope, key APIKey, hash []byte) (APIKey, error) {
 	if key.ExpiresAt != nil {
 		expires := stamp(*key.ExpiresAt)
 		key.ExpiresAt = &expires
 	}
+	if err := lockKeyOwner(ctx, tx, scope, key.APIKeyOwner); err != nil {
+		return APIKey{}, err
+	}
+	if err := makeRoomForKey(ctx, tx, key); err != nil {
+		return APIKey{}, err
+	}
 	var created APIKey
-	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockKeyOwner(ctx, tx, scope, key.APIKeyOwner); err != nil {
-			return err
-		}
-		if err := makeRoomForKey(ctx, tx, key); err != nil {
-			return err
-		}
-		return tx.GetContext(ctx, &created,
-			`INSERT INTO api_keys AS k (user_id, organisation_id, name, prefix, hash, scopes, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+apiKeyColumns,
-			key.UserID, key.OrganisationID, key.Name, key.Prefix, hash, key.Scopes, stamp(key.CreatedAt), key.ExpiresAt)
-	})
-	return created, wrap(err, "create API key")
+	err := tx.GetContext(ctx, &created,
+		`INSERT INTO api_keys AS k (user_id, organisation_id, name, prefix, hash, scopes, created_at, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+apiKeyColumns,
+		key.UserID, key.OrganisationID, key.Name, key.Prefix, hash, key.Scopes, stamp(key.CreatedAt), key.ExpiresAt)
+	return created, err
 }
 
 // lockKeyOwner has other creators of keys wait, and is otherwise checkKeyOwner.

@@ -19,6 +19,7 @@ var unaudited = map[string]string{
 	"acme_challenges":    "",
 	"audit_log":          "the trail itself",
 	"connections":        "reported; a trigger of its own records those that somebody cuts off",
+	"device_logins":      "what counts is the key, which is written with key.create",
 	"deleted_devices":    "written with device.delete and device.deny",
 	"event_commits":      "the panel's bookkeeping, as is the next one",
 	"event_counter":      "",

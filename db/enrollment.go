@@ -99,6 +99,15 @@ type NetworkLimit struct {
 	Max     int
 }
 
+// networks returns Networks as columns of a statement.
+func (l PendingLimits) networks() (networks []string, bounds []int64) {
+	networks, bounds = make([]string, len(l.Networks)), make([]int64, len(l.Networks))
+	for i, n := range l.Networks {
+		networks[i], bounds[i] = n.Network.String(), int64(n.Max)
+	}
+	return networks, bounds
+}
+
 // pendingLock is the advisory lock of [DB.CreatePending]: "ecle" in ASCII.
 const pendingLock = 0x65636c65
 
@@ -131,10 +140,7 @@ func (d *DB) CreatePending(ctx context.Context, device NewDevice, limits Pending
 // pendingWait returns how long to wait if a limit is reached, and otherwise 0.
 func pendingWait(ctx context.Context, tx *sqlx.Tx, device NewDevice, limits PendingLimits) (time.Duration, error) {
 	now := stamp(device.CreatedAt)
-	networks, bounds := make([]string, len(limits.Networks)), make([]int64, len(limits.Networks))
-	for i, n := range limits.Networks {
-		networks[i], bounds[i] = n.Network.String(), int64(n.Max)
-	}
+	networks, bounds := limits.networks()
 	var pending struct {
 		All     int        `db:"all_pending"`
 		Unowned int        `db:"unowned"`

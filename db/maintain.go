@@ -16,8 +16,8 @@ const deadReplicaRetention = time.Hour
 
 // Maintenance configures [DB.Maintain].
 type Maintenance struct {
-	// EnrollmentsBefore is the time before which pending devices must have expired to be deleted. Until
-	// then, a poll can report that they have expired.
+	// EnrollmentsBefore is the time before which pending devices and logins of terminals must have expired to be
+	// deleted. Until then, a poll can report that they have expired.
 	EnrollmentsBefore time.Time
 	// ExpiredBefore is the time before which sessions, password links, invitations, rate-limit windows and
 	// places of logins must have ended to be deleted. They no longer have an effect; deleting them keeps their tables small.
@@ -42,6 +42,9 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResul
 		}
 		var err error
 		if done.Enrollments, err = deleteExpiredDevices(ctx, tx, m.EnrollmentsBefore); err != nil {
+			return err
+		}
+		if err = deleteExpiredLogins(ctx, tx, m.EnrollmentsBefore); err != nil {
 			return err
 		}
 		for _, expired := range []struct {

@@ -72,6 +72,48 @@ func (c *Client) Deny(ctx context.Context, userCode string) error {
 	return done(body(c.api.DenyDevice(ctx, types.DeviceDenial{UserCode: userCode})))
 }
 
+// StartDeviceLogin starts a login by which a program gets an API key of the person who approves it (RFC 8628 section
+// 3.1). It needs no credential. DeviceLogin.Interval is in seconds. Codes of its errors include rate_limited.
+func (c *Client) StartDeviceLogin(ctx context.Context, start types.DeviceLoginStart) (types.DeviceLogin, error) {
+	return decode[types.DeviceLogin](body(c.api.StartDeviceLogin(ctx, start)))
+}
+
+// PollDeviceLogin asks once whether a login has been approved (RFC 8628 section 3.4). While it has not, Approved is
+// false and the error is nil. The first call after the approval returns Key and User, and no other does.
+//
+// Codes of its errors are login_expired, also once the key has been returned; login_denied; not_found, for an unknown
+// device code; and slow_down, after which the caller increases its interval by 5 seconds (RFC 8628 section 3.5).
+func (c *Client) PollDeviceLogin(ctx context.Context, deviceCode string) (types.DeviceLoginStatus, error) {
+	return decode[types.DeviceLoginStatus](body(c.api.PollDeviceLogin(ctx, types.DeviceLoginPoll{DeviceCode: deviceCode})))
+}
+
+// PendingLogin returns what asks to act as the user of the client's session with the given user code, in which case and
+// the dash do not matter. It needs a session, as approving and denying do. Codes of its errors include not_found,
+// conflict once it was approved, login_expired and rate_limited.
+func (c *Client) PendingLogin(ctx context.Context, userCode string) (types.PendingLogin, error) {
+	return decode[types.PendingLogin](body(c.api.GetPendingLogin(ctx, &types.GetPendingLoginParams{UserCode: userCode})))
+}
+
+// ApproveDeviceLogin makes an API key of the session's user for the program that shows a user code, and returns it
+// without the key itself. Codes of its errors are those of PendingLogin; forbidden, if a scope is admin and the user is
+// not; and conflict, if the user has 50 keys.
+func (c *Client) ApproveDeviceLogin(ctx context.Context, approval types.DeviceLoginApproval, opts ...Option) (types.APIKey, error) {
+	return createOnce[types.APIKey](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.ApproveDeviceLogin(ctx, approval, e...)
+	})
+}
+
+// DenyDeviceLogin ends the login of the program that shows a user code: its poll fails with login_denied. Codes of its
+// errors are those of PendingLogin.
+func (c *Client) DenyDeviceLogin(ctx context.Context, userCode string) error {
+	return done(body(c.api.DenyDeviceLogin(ctx, types.DeviceLoginDenial{UserCode: userCode})))
+}
+
+// RevokeDeviceLogin revokes an API key, which is its own credential. One that is not valid is no error.
+func (c *Client) RevokeDeviceLogin(ctx context.Context, key string) error {
+	return done(body(c.api.RevokeDeviceLogin(ctx, types.KeyRevocation{Key: key})))
+}
+
 // CreateDevice creates an approved device, and returns it with its token, which cannot be
 // retrieved later. It needs an admin's session or, for a client of the session's user or
 // of an organisation that the user manages, a panel whose settings permit it.

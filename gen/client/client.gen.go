@@ -265,6 +265,178 @@ type ClientInterface interface {
 	// Corresponds with GET /api/audit (the `ListAudit` operationId).
 	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetPendingLogin Show what asks to log in
+	//
+	// Returns what is known of the program that shows a user code, so that the caller can decide whether it
+	// may act as them. Every user may look at every login: whoever approves it gives away a key of their own.
+	//
+	// Client, host and platform are what the program says of itself. The address is what the panel saw. The
+	// code is no credential: it can be in a link, which must not approve anything by itself.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device by its code, by this user or from this address. |
+	//
+	// Corresponds with GET /api/auth/device (the `GetPendingLogin` operationId).
+	GetPendingLogin(ctx context.Context, params *GetPendingLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartDeviceLoginWithBody Start a login of a terminal
+	//
+	// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+	// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+	// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+	// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+	//
+	// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+	// mistaken for the other.
+	//
+	// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+	// logins than 20 from one address or 5,000 in all.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+	StartDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartDeviceLogin Start a login of a terminal
+	//
+	// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+	// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+	// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+	// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+	//
+	// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+	// mistaken for the other.
+	//
+	// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+	// logins than 20 from one address or 5,000 in all.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+	StartDeviceLogin(ctx context.Context, body StartDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveDeviceLoginWithBody Approve a login of a terminal
+	//
+	// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+	// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+	// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+	// session: no API key can make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+	// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+	ApproveDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveDeviceLogin Approve a login of a terminal
+	//
+	// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+	// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+	// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+	// session: no API key can make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+	// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+	ApproveDeviceLogin(ctx context.Context, body ApproveDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DenyDeviceLoginWithBody Deny a login of a terminal
+	//
+	// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+	// of `POST /api/auth/device/approve`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+	DenyDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DenyDeviceLogin Deny a login of a terminal
+	//
+	// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+	// of `POST /api/auth/device/approve`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+	DenyDeviceLogin(ctx context.Context, body DenyDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeDeviceLoginWithBody Revoke an API key by itself
+	//
+	// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+	// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+	// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+	//
+	// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+	RevokeDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeDeviceLogin Revoke an API key by itself
+	//
+	// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+	// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+	// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+	//
+	// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+	RevokeDeviceLogin(ctx context.Context, body RevokeDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PollDeviceLoginWithBody Poll a login of a terminal
+	//
+	// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+	// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+	// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+	//
+	// The first poll after the approval gets the key, and no other does: from then on the response is
+	// `410 login_expired`. If that response is lost, revoke the key and start again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+	PollDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PollDeviceLogin Poll a login of a terminal
+	//
+	// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+	// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+	// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+	//
+	// The first poll after the approval gets the key, and no other does: from then on the response is
+	// `410 login_expired`. If that response is lost, revoke the key and start again.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+	PollDeviceLogin(ctx context.Context, body PollDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// LoginWithBody Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
@@ -2180,6 +2352,288 @@ func (c *Client) ListTunnelServerLoads(ctx context.Context, reqEditors ...Reques
 // Corresponds with GET /api/audit (the `ListAudit` operationId).
 func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPendingLogin Show what asks to log in
+//
+// Returns what is known of the program that shows a user code, so that the caller can decide whether it
+// may act as them. Every user may look at every login: whoever approves it gives away a key of their own.
+//
+// Client, host and platform are what the program says of itself. The address is what the panel saw. The
+// code is no credential: it can be in a link, which must not approve anything by itself.
+//
+// | error | cause |
+// |---|---|
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device by its code, by this user or from this address. |
+//
+// Corresponds with GET /api/auth/device (the `GetPendingLogin` operationId).
+func (c *Client) GetPendingLogin(ctx context.Context, params *GetPendingLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPendingLoginRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartDeviceLoginWithBody Start a login of a terminal
+//
+// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+//
+// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+// mistaken for the other.
+//
+// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+// logins than 20 from one address or 5,000 in all.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+func (c *Client) StartDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartDeviceLoginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartDeviceLogin Start a login of a terminal
+//
+// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+//
+// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+// mistaken for the other.
+//
+// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+// logins than 20 from one address or 5,000 in all.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+func (c *Client) StartDeviceLogin(ctx context.Context, body StartDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartDeviceLoginRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveDeviceLoginWithBody Approve a login of a terminal
+//
+// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+// session: no API key can make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+func (c *Client) ApproveDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceLoginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveDeviceLogin Approve a login of a terminal
+//
+// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+// session: no API key can make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+func (c *Client) ApproveDeviceLogin(ctx context.Context, body ApproveDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceLoginRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DenyDeviceLoginWithBody Deny a login of a terminal
+//
+// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+// of `POST /api/auth/device/approve`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+func (c *Client) DenyDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceLoginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DenyDeviceLogin Deny a login of a terminal
+//
+// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+// of `POST /api/auth/device/approve`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+func (c *Client) DenyDeviceLogin(ctx context.Context, body DenyDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceLoginRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeDeviceLoginWithBody Revoke an API key by itself
+//
+// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+//
+// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+func (c *Client) RevokeDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeDeviceLoginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeDeviceLogin Revoke an API key by itself
+//
+// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+//
+// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+func (c *Client) RevokeDeviceLogin(ctx context.Context, body RevokeDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeDeviceLoginRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PollDeviceLoginWithBody Poll a login of a terminal
+//
+// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+//
+// The first poll after the approval gets the key, and no other does: from then on the response is
+// `410 login_expired`. If that response is lost, revoke the key and start again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+func (c *Client) PollDeviceLoginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPollDeviceLoginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PollDeviceLogin Poll a login of a terminal
+//
+// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+//
+// The first poll after the approval gets the key, and no other does: from then on the response is
+// `410 login_expired`. If that response is lost, revoke the key and start again.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+func (c *Client) PollDeviceLogin(ctx context.Context, body PollDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPollDeviceLoginRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5355,6 +5809,256 @@ func NewListAuditRequest(server string, params *ListAuditParams) (*http.Request,
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewGetPendingLoginRequest constructs an http.Request for the GetPendingLogin method
+func NewGetPendingLoginRequest(server string, params *GetPendingLoginParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userCode", params.UserCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartDeviceLoginRequest calls the generic StartDeviceLogin builder with application/json body
+func NewStartDeviceLoginRequest(server string, body StartDeviceLoginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartDeviceLoginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewStartDeviceLoginRequestWithBody constructs an http.Request for the StartDeviceLogin method, with any body, and a specified content type
+func NewStartDeviceLoginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewApproveDeviceLoginRequest calls the generic ApproveDeviceLogin builder with application/json body
+func NewApproveDeviceLoginRequest(server string, body ApproveDeviceLoginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApproveDeviceLoginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewApproveDeviceLoginRequestWithBody constructs an http.Request for the ApproveDeviceLogin method, with any body, and a specified content type
+func NewApproveDeviceLoginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device/approve")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDenyDeviceLoginRequest calls the generic DenyDeviceLogin builder with application/json body
+func NewDenyDeviceLoginRequest(server string, body DenyDeviceLoginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDenyDeviceLoginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDenyDeviceLoginRequestWithBody constructs an http.Request for the DenyDeviceLogin method, with any body, and a specified content type
+func NewDenyDeviceLoginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device/deny")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeDeviceLoginRequest calls the generic RevokeDeviceLogin builder with application/json body
+func NewRevokeDeviceLoginRequest(server string, body RevokeDeviceLoginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRevokeDeviceLoginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRevokeDeviceLoginRequestWithBody constructs an http.Request for the RevokeDeviceLogin method, with any body, and a specified content type
+func NewRevokeDeviceLoginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device/revoke")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPollDeviceLoginRequest calls the generic PollDeviceLogin builder with application/json body
+func NewPollDeviceLoginRequest(server string, body PollDeviceLoginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPollDeviceLoginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPollDeviceLoginRequestWithBody constructs an http.Request for the PollDeviceLogin method, with any body, and a specified content type
+func NewPollDeviceLoginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/device/token")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9502,6 +10206,180 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/audit (the `ListAudit` operationId).
 	ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error)
 
+	// GetPendingLoginWithResponse Show what asks to log in
+	//
+	// Returns what is known of the program that shows a user code, so that the caller can decide whether it
+	// may act as them. Every user may look at every login: whoever approves it gives away a key of their own.
+	//
+	// Client, host and platform are what the program says of itself. The address is what the panel saw. The
+	// code is no credential: it can be in a link, which must not approve anything by itself.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device by its code, by this user or from this address. |
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/auth/device (the `GetPendingLogin` operationId).
+	GetPendingLoginWithResponse(ctx context.Context, params *GetPendingLoginParams, reqEditors ...RequestEditorFn) (*GetPendingLoginResponse, error)
+
+	// StartDeviceLoginWithBodyWithResponse Start a login of a terminal
+	//
+	// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+	// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+	// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+	// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+	//
+	// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+	// mistaken for the other.
+	//
+	// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+	// logins than 20 from one address or 5,000 in all.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+	StartDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartDeviceLoginResponse, error)
+
+	// StartDeviceLoginWithResponse Start a login of a terminal
+	//
+	// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+	// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+	// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+	// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+	//
+	// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+	// mistaken for the other.
+	//
+	// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+	// logins than 20 from one address or 5,000 in all.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+	StartDeviceLoginWithResponse(ctx context.Context, body StartDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*StartDeviceLoginResponse, error)
+
+	// ApproveDeviceLoginWithBodyWithResponse Approve a login of a terminal
+	//
+	// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+	// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+	// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+	// session: no API key can make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+	// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+	ApproveDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceLoginResponse, error)
+
+	// ApproveDeviceLoginWithResponse Approve a login of a terminal
+	//
+	// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+	// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+	// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+	// session: no API key can make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+	// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+	// | `404 not_found` | No login has this code, or it was denied. |
+	// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+	// | `410 login_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+	ApproveDeviceLoginWithResponse(ctx context.Context, body ApproveDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceLoginResponse, error)
+
+	// DenyDeviceLoginWithBodyWithResponse Deny a login of a terminal
+	//
+	// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+	// of `POST /api/auth/device/approve`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+	DenyDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceLoginResponse, error)
+
+	// DenyDeviceLoginWithResponse Deny a login of a terminal
+	//
+	// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+	// of `POST /api/auth/device/approve`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+	DenyDeviceLoginWithResponse(ctx context.Context, body DenyDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceLoginResponse, error)
+
+	// RevokeDeviceLoginWithBodyWithResponse Revoke an API key by itself
+	//
+	// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+	// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+	// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+	//
+	// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+	RevokeDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeDeviceLoginResponse, error)
+
+	// RevokeDeviceLoginWithResponse Revoke an API key by itself
+	//
+	// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+	// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+	// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+	//
+	// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+	RevokeDeviceLoginWithResponse(ctx context.Context, body RevokeDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeDeviceLoginResponse, error)
+
+	// PollDeviceLoginWithBodyWithResponse Poll a login of a terminal
+	//
+	// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+	// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+	// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+	//
+	// The first poll after the approval gets the key, and no other does: from then on the response is
+	// `410 login_expired`. If that response is lost, revoke the key and start again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+	PollDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PollDeviceLoginResponse, error)
+
+	// PollDeviceLoginWithResponse Poll a login of a terminal
+	//
+	// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+	// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+	// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+	//
+	// The first poll after the approval gets the key, and no other does: from then on the response is
+	// `410 login_expired`. If that response is lost, revoke the key and start again.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+	PollDeviceLoginWithResponse(ctx context.Context, body PollDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*PollDeviceLoginResponse, error)
+
 	// LoginWithBodyWithResponse Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
@@ -12427,6 +13305,665 @@ func (r ListAuditResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListAuditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPendingLoginResponse401Headers the declared response headers of an HTTP 401 response for GetPendingLogin
+type GetPendingLoginResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetPendingLoginResponse429Headers the declared response headers of an HTTP 429 response for GetPendingLogin
+type GetPendingLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// GetPendingLoginResponse503Headers the declared response headers of an HTTP 503 response for GetPendingLogin
+type GetPendingLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetPendingLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PendingLogin
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *LoginCodeNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *LoginDecided
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *LoginExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetPendingLoginResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetPendingLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetPendingLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPendingLoginResponse) GetJSON200() *PendingLogin {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetPendingLoginResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetPendingLoginResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetPendingLoginResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetPendingLoginResponse) GetJSON404() *LoginCodeNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r GetPendingLoginResponse) GetJSON409() *LoginDecided {
+	return r.JSON409
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r GetPendingLoginResponse) GetJSON410() *LoginExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r GetPendingLoginResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetPendingLoginResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetPendingLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPendingLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPendingLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPendingLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPendingLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StartDeviceLoginResponse429Headers the declared response headers of an HTTP 429 response for StartDeviceLogin
+type StartDeviceLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// StartDeviceLoginResponse503Headers the declared response headers of an HTTP 503 response for StartDeviceLogin
+type StartDeviceLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type StartDeviceLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeviceLogin
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StartDeviceLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *StartDeviceLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r StartDeviceLoginResponse) GetJSON200() *DeviceLogin {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r StartDeviceLoginResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r StartDeviceLoginResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r StartDeviceLoginResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r StartDeviceLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartDeviceLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartDeviceLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartDeviceLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartDeviceLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ApproveDeviceLoginResponse401Headers the declared response headers of an HTTP 401 response for ApproveDeviceLogin
+type ApproveDeviceLoginResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ApproveDeviceLoginResponse409Headers the declared response headers of an HTTP 409 response for ApproveDeviceLogin
+type ApproveDeviceLoginResponse409Headers struct {
+	RetryAfter *int
+}
+
+// ApproveDeviceLoginResponse429Headers the declared response headers of an HTTP 429 response for ApproveDeviceLogin
+type ApproveDeviceLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// ApproveDeviceLoginResponse503Headers the declared response headers of an HTTP 503 response for ApproveDeviceLogin
+type ApproveDeviceLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ApproveDeviceLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *APIKey
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *AdminScopeForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *LoginCodeNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *LoginApprovalConflict
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *LoginExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ApproveDeviceLoginResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *ApproveDeviceLoginResponse409Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ApproveDeviceLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ApproveDeviceLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON200() *APIKey {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON403() *AdminScopeForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON404() *LoginCodeNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON409() *LoginApprovalConflict {
+	return r.JSON409
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON410() *LoginExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ApproveDeviceLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveDeviceLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveDeviceLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveDeviceLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveDeviceLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DenyDeviceLoginResponse401Headers the declared response headers of an HTTP 401 response for DenyDeviceLogin
+type DenyDeviceLoginResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DenyDeviceLoginResponse409Headers the declared response headers of an HTTP 409 response for DenyDeviceLogin
+type DenyDeviceLoginResponse409Headers struct {
+	RetryAfter *int
+}
+
+// DenyDeviceLoginResponse429Headers the declared response headers of an HTTP 429 response for DenyDeviceLogin
+type DenyDeviceLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// DenyDeviceLoginResponse503Headers the declared response headers of an HTTP 503 response for DenyDeviceLogin
+type DenyDeviceLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type DenyDeviceLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *LoginCodeNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *LoginDecisionConflict
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *LoginExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DenyDeviceLoginResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *DenyDeviceLoginResponse409Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *DenyDeviceLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DenyDeviceLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON404() *LoginCodeNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON409() *LoginDecisionConflict {
+	return r.JSON409
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON410() *LoginExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r DenyDeviceLoginResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DenyDeviceLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DenyDeviceLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DenyDeviceLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DenyDeviceLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DenyDeviceLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RevokeDeviceLoginResponse429Headers the declared response headers of an HTTP 429 response for RevokeDeviceLogin
+type RevokeDeviceLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// RevokeDeviceLoginResponse503Headers the declared response headers of an HTTP 503 response for RevokeDeviceLogin
+type RevokeDeviceLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type RevokeDeviceLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RevokeDeviceLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RevokeDeviceLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RevokeDeviceLoginResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r RevokeDeviceLoginResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r RevokeDeviceLoginResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r RevokeDeviceLoginResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RevokeDeviceLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeDeviceLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeDeviceLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeDeviceLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeDeviceLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PollDeviceLoginResponse429Headers the declared response headers of an HTTP 429 response for PollDeviceLogin
+type PollDeviceLoginResponse429Headers struct {
+	RetryAfter int
+}
+
+// PollDeviceLoginResponse503Headers the declared response headers of an HTTP 503 response for PollDeviceLogin
+type PollDeviceLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type PollDeviceLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeviceLoginStatus
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *LoginDenied
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *LoginNotFound
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *LoginExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *SlowDown
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *PollDeviceLoginResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PollDeviceLoginResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON200() *DeviceLoginStatus {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON403() *LoginDenied {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON404() *LoginNotFound {
+	return r.JSON404
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON410() *LoginExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON429() *SlowDown {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r PollDeviceLoginResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PollDeviceLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PollDeviceLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PollDeviceLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PollDeviceLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PollDeviceLoginResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -20434,6 +21971,246 @@ func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params 
 	return ParseListAuditResponse(rsp)
 }
 
+// GetPendingLoginWithResponse Show what asks to log in
+//
+// Returns what is known of the program that shows a user code, so that the caller can decide whether it
+// may act as them. Every user may look at every login: whoever approves it gives away a key of their own.
+//
+// Client, host and platform are what the program says of itself. The address is what the panel saw. The
+// code is no credential: it can be in a link, which must not approve anything by itself.
+//
+// | error | cause |
+// |---|---|
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device by its code, by this user or from this address. |
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/auth/device (the `GetPendingLogin` operationId).
+func (c *ClientWithResponses) GetPendingLoginWithResponse(ctx context.Context, params *GetPendingLoginParams, reqEditors ...RequestEditorFn) (*GetPendingLoginResponse, error) {
+	rsp, err := c.GetPendingLogin(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPendingLoginResponse(rsp)
+}
+
+// StartDeviceLoginWithBodyWithResponse Start a login of a terminal
+//
+// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+//
+// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+// mistaken for the other.
+//
+// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+// logins than 20 from one address or 5,000 in all.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+func (c *ClientWithResponses) StartDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartDeviceLoginResponse, error) {
+	rsp, err := c.StartDeviceLoginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartDeviceLoginResponse(rsp)
+}
+
+// StartDeviceLoginWithResponse Start a login of a terminal
+//
+// Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+// as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+// `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+// `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+//
+// The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+// mistaken for the other.
+//
+// More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+// logins than 20 from one address or 5,000 in all.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device (the `StartDeviceLogin` operationId).
+func (c *ClientWithResponses) StartDeviceLoginWithResponse(ctx context.Context, body StartDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*StartDeviceLoginResponse, error) {
+	rsp, err := c.StartDeviceLogin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartDeviceLoginResponse(rsp)
+}
+
+// ApproveDeviceLoginWithBodyWithResponse Approve a login of a terminal
+//
+// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+// session: no API key can make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+func (c *ClientWithResponses) ApproveDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceLoginResponse, error) {
+	rsp, err := c.ApproveDeviceLoginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveDeviceLoginResponse(rsp)
+}
+
+// ApproveDeviceLoginWithResponse Approve a login of a terminal
+//
+// Makes an API key of the caller for the program that shows a user code. Look at it first, with
+// `GET /api/auth/device`. The key is named after the program and its host, is among those of
+// `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+// session: no API key can make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+// | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+// | `404 not_found` | No login has this code, or it was denied. |
+// | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+// | `410 login_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/approve (the `ApproveDeviceLogin` operationId).
+func (c *ClientWithResponses) ApproveDeviceLoginWithResponse(ctx context.Context, body ApproveDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceLoginResponse, error) {
+	rsp, err := c.ApproveDeviceLogin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveDeviceLoginResponse(rsp)
+}
+
+// DenyDeviceLoginWithBodyWithResponse Deny a login of a terminal
+//
+// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+// of `POST /api/auth/device/approve`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+func (c *ClientWithResponses) DenyDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceLoginResponse, error) {
+	rsp, err := c.DenyDeviceLoginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDenyDeviceLoginResponse(rsp)
+}
+
+// DenyDeviceLoginWithResponse Deny a login of a terminal
+//
+// Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+// of `POST /api/auth/device/approve`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/deny (the `DenyDeviceLogin` operationId).
+func (c *ClientWithResponses) DenyDeviceLoginWithResponse(ctx context.Context, body DenyDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceLoginResponse, error) {
+	rsp, err := c.DenyDeviceLogin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDenyDeviceLoginResponse(rsp)
+}
+
+// RevokeDeviceLoginWithBodyWithResponse Revoke an API key by itself
+//
+// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+//
+// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+func (c *ClientWithResponses) RevokeDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeDeviceLoginResponse, error) {
+	rsp, err := c.RevokeDeviceLoginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeDeviceLoginResponse(rsp)
+}
+
+// RevokeDeviceLoginWithResponse Revoke an API key by itself
+//
+// Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+// credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+// A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+//
+// More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/revoke (the `RevokeDeviceLogin` operationId).
+func (c *ClientWithResponses) RevokeDeviceLoginWithResponse(ctx context.Context, body RevokeDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeDeviceLoginResponse, error) {
+	rsp, err := c.RevokeDeviceLogin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeDeviceLoginResponse(rsp)
+}
+
+// PollDeviceLoginWithBodyWithResponse Poll a login of a terminal
+//
+// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+//
+// The first poll after the approval gets the key, and no other does: from then on the response is
+// `410 login_expired`. If that response is lost, revoke the key and start again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+func (c *ClientWithResponses) PollDeviceLoginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PollDeviceLoginResponse, error) {
+	rsp, err := c.PollDeviceLoginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePollDeviceLoginResponse(rsp)
+}
+
+// PollDeviceLoginWithResponse Poll a login of a terminal
+//
+// Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+// Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+// denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+//
+// The first poll after the approval gets the key, and no other does: from then on the response is
+// `410 login_expired`. If that response is lost, revoke the key and start again.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/auth/device/token (the `PollDeviceLogin` operationId).
+func (c *ClientWithResponses) PollDeviceLoginWithResponse(ctx context.Context, body PollDeviceLoginJSONRequestBody, reqEditors ...RequestEditorFn) (*PollDeviceLoginResponse, error) {
+	rsp, err := c.PollDeviceLogin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePollDeviceLoginResponse(rsp)
+}
+
 // LoginWithBodyWithResponse Log in
 //
 // Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
@@ -23903,6 +25680,644 @@ func ParseListAuditResponse(rsp *http.Response) (*ListAuditResponse, error) {
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers ListAuditResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetPendingLoginResponse parses an HTTP response from a GetPendingLoginWithResponse call
+func ParseGetPendingLoginResponse(rsp *http.Response) (*GetPendingLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPendingLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PendingLogin
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest LoginCodeNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest LoginDecided
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest LoginExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetPendingLoginResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers GetPendingLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetPendingLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStartDeviceLoginResponse parses an HTTP response from a StartDeviceLoginWithResponse call
+func ParseStartDeviceLoginResponse(rsp *http.Response) (*StartDeviceLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartDeviceLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeviceLogin
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers StartDeviceLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers StartDeviceLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseApproveDeviceLoginResponse parses an HTTP response from a ApproveDeviceLoginWithResponse call
+func ParseApproveDeviceLoginResponse(rsp *http.Response) (*ApproveDeviceLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveDeviceLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest APIKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest AdminScopeForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest LoginCodeNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest LoginApprovalConflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest LoginExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers ApproveDeviceLoginResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers ApproveDeviceLoginResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
+	case rsp.StatusCode == 429:
+		var headers ApproveDeviceLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers ApproveDeviceLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDenyDeviceLoginResponse parses an HTTP response from a DenyDeviceLoginWithResponse call
+func ParseDenyDeviceLoginResponse(rsp *http.Response) (*DenyDeviceLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DenyDeviceLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest LoginCodeNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest LoginDecisionConflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest LoginExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DenyDeviceLoginResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers DenyDeviceLoginResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
+	case rsp.StatusCode == 429:
+		var headers DenyDeviceLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers DenyDeviceLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeDeviceLoginResponse parses an HTTP response from a RevokeDeviceLoginWithResponse call
+func ParseRevokeDeviceLoginResponse(rsp *http.Response) (*RevokeDeviceLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeDeviceLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers RevokeDeviceLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers RevokeDeviceLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePollDeviceLoginResponse parses an HTTP response from a PollDeviceLoginWithResponse call
+func ParsePollDeviceLoginResponse(rsp *http.Response) (*PollDeviceLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PollDeviceLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeviceLoginStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest LoginDenied
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest LoginNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest LoginExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest SlowDown
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers PollDeviceLoginResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers PollDeviceLoginResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -513,6 +513,8 @@ const (
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
 	CodeLocalAccountsDisabled ErrorCode = "local_accounts_disabled"
+	CodeLoginDenied           ErrorCode = "login_denied"
+	CodeLoginExpired          ErrorCode = "login_expired"
 	CodeMethodNotAllowed      ErrorCode = "method_not_allowed"
 	CodeNoPortsAvailable      ErrorCode = "no_ports_available"
 	CodeNoTunnelServer        ErrorCode = "no_tunnel_server"
@@ -563,6 +565,10 @@ func (e ErrorCode) Valid() bool {
 	case CodeKYCRequired:
 		return true
 	case CodeLocalAccountsDisabled:
+		return true
+	case CodeLoginDenied:
+		return true
+	case CodeLoginExpired:
 		return true
 	case CodeMethodNotAllowed:
 		return true
@@ -1368,7 +1374,7 @@ type APIKeyCreate struct {
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
 	// Scopes What the key may do.
-	Scopes []APIKeyScope `json:"scopes"`
+	Scopes APIKeyScopes `json:"scopes"`
 }
 
 // APIKeyCreated A new API key, with the key itself.
@@ -1437,6 +1443,9 @@ type APIKeyPatch struct {
 //     tokens of devices.
 //   - `admin`: to act with the role of an admin.
 type APIKeyScope string
+
+// APIKeyScopes What the key may do.
+type APIKeyScopes = []APIKeyScope
 
 // Account The account of a session's user.
 type Account struct {
@@ -2845,6 +2854,90 @@ type DeviceEventType string
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
 
+// DeviceLogin The codes of a login.
+type DeviceLogin struct {
+	// DeviceCode The secret with which the program polls.
+	DeviceCode string `json:"deviceCode"`
+
+	// ExpiresAt Until when the login can be approved.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// Interval Minimum time between two polls, in seconds.
+	Interval int `json:"interval"`
+
+	// UserCode The code for people, of four digits and four letters.
+	//
+	// Example: 2345-CDFG
+	UserCode string `json:"userCode"`
+
+	// VerificationURI The page on which a person enters the user code.
+	VerificationURI string `json:"verificationUri"`
+
+	// VerificationURIComplete The same page with the user code. It shows what asks, and approves nothing by itself.
+	VerificationURIComplete string `json:"verificationUriComplete"`
+}
+
+// DeviceLoginApproval The approval of a pending login.
+type DeviceLoginApproval struct {
+	// ExpiresAt From when on the key is not valid. By default, 90 days from now.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+
+	// Scopes What the program may do, of what it has asked for. By default all of that, without `admin` if the caller is not an admin of the panel.
+	Scopes *APIKeyScopes `json:"scopes,omitempty"`
+
+	// UserCode The user code that the program shows. Case, spaces and dashes are ignored.
+	//
+	// Example: 2345-CDFG
+	UserCode LoginUserCode `json:"userCode"`
+}
+
+// DeviceLoginDenial The denial of a pending login.
+type DeviceLoginDenial struct {
+	// UserCode The user code that the program shows. Case, spaces and dashes are ignored.
+	//
+	// Example: 2345-CDFG
+	UserCode LoginUserCode `json:"userCode"`
+}
+
+// DeviceLoginPoll The credential of a login that is polled.
+type DeviceLoginPoll struct {
+	// DeviceCode The device code returned by `POST /api/auth/device`.
+	DeviceCode string `json:"deviceCode"`
+}
+
+// DeviceLoginStart A request to let a program act as a person.
+type DeviceLoginStart struct {
+	// Client The name of the program, on one line. It is not blank and has no control characters and none that
+	// change the direction of text. White space around it is removed.
+	//
+	//
+	// Example: eclitunnel
+	Client string `json:"client"`
+
+	// Host The name of the machine on which the program runs, for people. It is part of the key's name.
+	Host *DeviceName `json:"host,omitempty"`
+
+	// Platform The operating system and architecture of the machine, for people. The default is empty.
+	//
+	// Example: linux/amd64
+	Platform *Label `json:"platform,omitempty"`
+
+	// Scopes What the key may do.
+	Scopes APIKeyScopes `json:"scopes"`
+}
+
+// DeviceLoginStatus The status of a login.
+type DeviceLoginStatus struct {
+	// Approved Whether a person has approved the login.
+	Approved bool `json:"approved"`
+
+	// Key A new API key, with the key itself.
+	Key *APIKeyCreated `json:"key,omitempty"`
+
+	// User A user account of the panel.
+	User *User `json:"user,omitempty"`
+}
+
 // DeviceName Human-readable name of the device, on one line. It is not blank and has no control characters and
 // none that change the direction of text. White space around it is removed.
 //
@@ -3000,6 +3093,8 @@ type EnrollmentTag = string
 // | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+// | `login_denied` | 403 | The login of a terminal was denied, or its key was revoked before it was handed out. |
+// | `login_expired` | 410 | The login of a terminal expired before it was approved, or its key has been handed out. |
 // | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -3250,6 +3345,12 @@ type KeptOut struct {
 	Until time.Time `json:"until"`
 }
 
+// KeyRevocation An API key to revoke.
+type KeyRevocation struct {
+	// Key The key.
+	Key string `json:"key"`
+}
+
 // Label A display name, on one line. May be empty. It has no control characters and none that change the
 // direction of text.
 //
@@ -3354,6 +3455,11 @@ type LoginRequest struct {
 	// Password The user's password.
 	Password string `json:"password"`
 }
+
+// LoginUserCode The user code that the program shows. Case, spaces and dashes are ignored.
+//
+// Example: 2345-CDFG
+type LoginUserCode = string
 
 // Member A member of an organisation.
 type Member struct {
@@ -3556,6 +3662,39 @@ type PendingEnrollment struct {
 	UserCode string `json:"userCode"`
 }
 
+// PendingLogin A login that waits for approval, as a person sees it who decides.
+type PendingLogin struct {
+	// Address The IP address from which the login was started. Null if it is not known.
+	Address nullable.Nullable[string] `json:"address"`
+
+	// Client The name of the program, as it says.
+	Client string `json:"client"`
+
+	// CreatedAt When the login was started.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ExpiresAt Until when it can be approved.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// Host The name of the program's machine, as it says. Null if it does not.
+	Host nullable.Nullable[string] `json:"host"`
+
+	// Platform The operating system and architecture, as the program says. Null if it does not.
+	Platform nullable.Nullable[string] `json:"platform"`
+
+	// SameNetwork Whether the login was started from the address of this request, or from the same /64 network of
+	// IPv6. A program beside the caller that uses IPv4 where the caller uses IPv6 is not in the same network.
+	SameNetwork bool `json:"sameNetwork"`
+
+	// Scopes What the program asks to be allowed.
+	Scopes []APIKeyScope `json:"scopes"`
+
+	// UserCode The user code, as the program shows it.
+	//
+	// Example: 2345-CDFG
+	UserCode string `json:"userCode"`
+}
+
 // Port A port number.
 //
 // Example: 25565
@@ -3718,6 +3857,8 @@ type Problem struct {
 	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+	// | `login_denied` | 403 | The login of a terminal was denied, or its key was revoked before it was handed out. |
+	// | `login_expired` | 410 | The login of a terminal expired before it was approved, or its key has been handed out. |
 	// | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -5137,6 +5278,27 @@ type KeyOwnerNotFound = Problem
 // LocalAccountsDisabled The body of every error response.
 type LocalAccountsDisabled = Problem
 
+// LoginApprovalConflict The body of every error response.
+type LoginApprovalConflict = Problem
+
+// LoginCodeNotFound The body of every error response.
+type LoginCodeNotFound = Problem
+
+// LoginDecided The body of every error response.
+type LoginDecided = Problem
+
+// LoginDecisionConflict The body of every error response.
+type LoginDecisionConflict = Problem
+
+// LoginDenied The body of every error response.
+type LoginDenied = Problem
+
+// LoginExpired The body of every error response.
+type LoginExpired = Problem
+
+// LoginNotFound The body of every error response.
+type LoginNotFound = Problem
+
 // MemberNotFound The body of every error response.
 type MemberNotFound = Problem
 
@@ -5321,6 +5483,9 @@ const (
 	MaxCurrentPassword                                = 1024
 	MaxDeviceApprovalUserCode                         = 32
 	MaxDeviceDenialUserCode                           = 32
+	MaxDeviceLoginPollDeviceCode                      = 128
+	MaxDeviceLoginStartClient                         = 40
+	MaxDeviceLoginStartScopes                         = 5
 	MaxDeviceName                                     = 100
 	MaxDrainSeconds                                   = 604800
 	MaxEmail                                          = 254
@@ -5329,10 +5494,12 @@ const (
 	MaxHelloAgentVersion                              = 100
 	MaxHelloPlatform                                  = 100
 	MaxInvitationTokenToken                           = 128
+	MaxKeyRevocationKey                               = 128
 	MaxLabel                                          = 100
 	MaxLocalHost                                      = 300
 	MaxLoginRequestEmail                              = 254
 	MaxLoginRequestPassword                           = 1024
+	MaxLoginUserCode                                  = 32
 	MaxOrganisationName                               = 100
 	MaxPasswordChangeNewPassword                      = 1024
 	MaxPasswordSetPassword                            = 1024
@@ -5418,6 +5585,12 @@ type ListAuditParams struct {
 	// After Return only the entries that follow this position in the list: the value of `after` in the `Link`
 	// header of the previous page.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// GetPendingLoginParams defines parameters for GetPendingLogin.
+type GetPendingLoginParams struct {
+	// UserCode The user code that the program shows. Case, spaces and dashes are ignored.
+	UserCode string `form:"userCode" json:"userCode"`
 }
 
 // FinishProviderLoginParams defines parameters for FinishProviderLogin.
@@ -5719,6 +5892,21 @@ type ChangePasswordJSONRequestBody = PasswordChange
 
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.
 type UpdateSettingsJSONRequestBody = SettingsPatch
+
+// StartDeviceLoginJSONRequestBody defines body for StartDeviceLogin for application/json ContentType.
+type StartDeviceLoginJSONRequestBody = DeviceLoginStart
+
+// ApproveDeviceLoginJSONRequestBody defines body for ApproveDeviceLogin for application/json ContentType.
+type ApproveDeviceLoginJSONRequestBody = DeviceLoginApproval
+
+// DenyDeviceLoginJSONRequestBody defines body for DenyDeviceLogin for application/json ContentType.
+type DenyDeviceLoginJSONRequestBody = DeviceLoginDenial
+
+// RevokeDeviceLoginJSONRequestBody defines body for RevokeDeviceLogin for application/json ContentType.
+type RevokeDeviceLoginJSONRequestBody = KeyRevocation
+
+// PollDeviceLoginJSONRequestBody defines body for PollDeviceLogin for application/json ContentType.
+type PollDeviceLoginJSONRequestBody = DeviceLoginPoll
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = LoginRequest

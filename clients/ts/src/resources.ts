@@ -50,6 +50,14 @@ export const resources = {
     setPassword: 'POST /api/auth/set-password body',
     providers: 'GET /api/auth/providers',
   },
+  logins: {
+    start: 'POST /api/auth/device body',
+    poll: 'POST /api/auth/device/token body',
+    pending: 'GET /api/auth/device query',
+    approve: 'POST /api/auth/device/approve body',
+    deny: 'POST /api/auth/device/deny body',
+    revoke: 'POST /api/auth/device/revoke body',
+  },
   account: {
     get: 'GET /api/account',
     update: 'PATCH /api/account body',

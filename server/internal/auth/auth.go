@@ -32,6 +32,7 @@ type Store interface {
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	CreateAPIKey(ctx context.Context, scope db.Scope, key db.APIKey, hash []byte) (db.APIKey, error)
 	APIKeyByHash(ctx context.Context, hash []byte) (db.APIKey, *db.User, error)
+	RevokeAPIKey(ctx context.Context, hash []byte) (bool, error)
 	RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at time.Time) error
 	RecordSessionUses(ctx context.Context, uses []db.SessionUse, now time.Time) error
 	Sessions(ctx context.Context, userID int64, now time.Time, page db.Page[db.SessionPosition]) ([]db.Session, error)

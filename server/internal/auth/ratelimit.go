@@ -13,12 +13,15 @@ import (
 // told are the limits per source that the caller is told of, with their names: those that it meets by using an
 // operation as it should. Of the networks around an address others have their share, and so it is told of none.
 var told = map[string]string{
-	"approve:address":    "approval",
-	"invitation:address": "invitation",
-	"link:address":       "password-link",
-	"login:address":      "login",
-	"poll:address":       "unknown-codes",
-	"start:address":      "enrollment",
+	"approve:address":     "approval",
+	"invitation:address":  "invitation",
+	"link:address":        "password-link",
+	"login:address":       "login",
+	"login-poll:address":  "unknown-codes",
+	"login-start:address": "device-login",
+	"poll:address":        "unknown-codes",
+	"revoke:address":      "revocation",
+	"start:address":       "enrollment",
 }
 
 // rateLimits tells the caller of a request how many attempts are left, by the headers RateLimit-Policy and RateLimit

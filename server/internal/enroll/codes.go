@@ -71,11 +71,23 @@ func hashTag(tag string) []byte {
 	return hash[:]
 }
 
-// newUserCode returns a new user code, such as CDFG-2345.
+// newUserCode returns a new user code of an enrollment, such as CDFG-2345.
 func newUserCode(random io.Reader) (string, error) {
+	letters, digits, err := newHalves(random)
+	return letters + "-" + digits, err
+}
+
+// newLoginCode returns a new user code of a login, such as 2345-CDFG. Its form tells it from the code of an enrollment:
+// whoever is asked to enter one is shown what it is for, and no code stands for two things.
+func newLoginCode(random io.Reader) (string, error) {
+	letters, digits, err := newHalves(random)
+	return digits + "-" + letters, err
+}
+
+func newHalves(random io.Reader) (letters, digits string, err error) {
 	picks := make([]byte, 2*halfCode)
 	if _, err := io.ReadFull(random, picks); err != nil {
-		return "", fmt.Errorf("generate user code: %w", err)
+		return "", "", fmt.Errorf("generate user code: %w", err)
 	}
 	for i, pick := range picks {
 		alphabet := codeLetters
@@ -84,20 +96,25 @@ func newUserCode(random io.Reader) (string, error) {
 		}
 		picks[i] = alphabet[int(pick)%len(alphabet)]
 	}
-	return string(picks[:halfCode]) + "-" + string(picks[halfCode:]), nil
+	return string(picks[:halfCode]), string(picks[halfCode:]), nil
 }
 
 // normaliseUserCode converts a typed user code to the form in which codes are stored.
 // It ignores case, spaces and dashes. If the input cannot be a code, it returns the
 // empty string, which no pending device has.
-func normaliseUserCode(typed string) string {
+func normaliseUserCode(typed string) string { return normaliseCode(typed, codeLetters, codeDigits) }
+
+// normaliseLoginCode is normaliseUserCode for the code of a login.
+func normaliseLoginCode(typed string) string { return normaliseCode(typed, codeDigits, codeLetters) }
+
+func normaliseCode(typed, first, second string) string {
 	plain := strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) || unicode.Is(unicode.Dash, r) {
 			return -1
 		}
 		return unicode.ToUpper(r)
 	}, typed)
-	if len(plain) != 2*halfCode || !within(plain[:halfCode], codeLetters) || !within(plain[halfCode:], codeDigits) {
+	if len(plain) != 2*halfCode || !within(plain[:halfCode], first) || !within(plain[halfCode:], second) {
 		return ""
 	}
 	return plain[:halfCode] + "-" + plain[halfCode:]

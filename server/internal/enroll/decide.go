@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
@@ -40,13 +38,7 @@ func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error
 
 // seenFrom returns an enrollment as the caller in ctx sees it.
 func seenFrom(ctx context.Context, enrollment db.Enrollment) Pending {
-	pending := Pending{Enrollment: enrollment}
-	if enrollment.StartedFrom != nil {
-		from, err := netip.ParseAddr(*enrollment.StartedFrom)
-		here := sources.Of(auth.Address(ctx))
-		pending.SameNetwork = err == nil && here.IsValid() && sources.Of(from) == here
-	}
-	return pending
+	return Pending{Enrollment: enrollment, SameNetwork: sameNetwork(ctx, enrollment.StartedFrom)}
 }
 
 // PendingByTag returns the pending enrollment with a tag. Who calls and what the error may be is as with Pending. A tag

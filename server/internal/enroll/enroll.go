@@ -5,6 +5,9 @@
 // secret, with which it polls. The user code is for people: who enters it approves or
 // denies the machine, if the policy of package auth permits it. Neither is accepted in
 // place of the other.
+//
+// A program that is to act as a person logs in by the same grant, and gets an API key of the person who enters its
+// user code. Its codes have a form of their own.
 package enroll
 
 import (
@@ -76,6 +79,13 @@ type Store interface {
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)
 	DenyDevice(ctx context.Context, id uuid.UUID, at time.Time) error
 	RecordRefusal(ctx context.Context, refusal db.Refusal) error
+	CreateDeviceLogin(ctx context.Context, login db.NewDeviceLogin, limits db.PendingLimits) (time.Duration, error)
+	DeviceLoginByCodeHash(ctx context.Context, hash []byte) (db.DeviceLogin, error)
+	DeviceLoginByUserCode(ctx context.Context, userCode string) (db.DeviceLogin, error)
+	RecordLoginPoll(ctx context.Context, id int64, now time.Time, interval time.Duration) (time.Duration, error)
+	ApproveDeviceLogin(ctx context.Context, scope db.Scope, id int64, key db.APIKey) (db.APIKey, error)
+	DenyDeviceLogin(ctx context.Context, id int64, at time.Time) error
+	TakeLoginKey(ctx context.Context, id int64, newHash func(prefix string) []byte) (db.APIKey, db.User, error)
 	auth.Counts
 }
 

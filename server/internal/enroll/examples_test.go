@@ -52,6 +52,18 @@ func TestApprove_AcceptsTheUserCodesOfTheDocumentation(t *testing.T) {
 		}
 	}
 	for _, userCode := range slices.Sorted(maps.Keys(codes)) {
+		if unicode.IsDigit(rune(userCode[0])) { // Of a login.
+			if _, err := r.db.CreateDeviceLogin(t.Context(), db.NewDeviceLogin{
+				Client: "eclitunnel", UserCode: userCode, CodeHash: []byte(userCode), Scopes: []string{"read"},
+				CreatedAt: r.now, ExpiresAt: r.now.Add(time.Minute),
+			}, db.PendingLimits{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.ApproveLogin(admin, enroll.LoginApproval{UserCode: userCode}); err != nil {
+				t.Errorf("%s shows the code %s, which no login can have: %v", codes[userCode], userCode, err)
+			}
+			continue
+		}
 		if _, err := r.db.CreateDevice(t.Context(), db.NewDevice{
 			Name: "home", Kind: db.KindClient, UserCode: userCode, CodeHash: []byte(userCode),
 			CreatedAt: r.now, ExpiresAt: r.now.Add(time.Minute),

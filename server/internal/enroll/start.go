@@ -90,12 +90,7 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 func pendingLimits(ctx context.Context, device db.NewDevice) db.PendingLimits {
 	limits := db.PendingLimits{Site: maxPending, Owner: maxOwned}
 	if device.OwnerID == nil && device.OrganisationID == nil {
-		limits.Unowned = maxAnonymous
-		for i, network := range sources.Networks(auth.Address(ctx)) {
-			if network.IsValid() {
-				limits.Networks = append(limits.Networks, db.NetworkLimit{Network: network, Max: anonymousStarts * sources.Width[i]})
-			}
-		}
+		limits.Unowned, limits.Networks = maxAnonymous, anonymousNetworks(ctx)
 	}
 	return limits
 }

@@ -56,14 +56,7 @@ func (a *api) CreateAPIKey(ctx context.Context, request server.CreateAPIKeyReque
 	if err != nil {
 		return nil, ifNotFound(err, errNoOrganisation)
 	}
-	created := toAPIKey(row)
-	return server.CreateAPIKey201JSONResponse(types.APIKeyCreated{
-		ID: created.ID, Name: created.Name, Prefix: created.Prefix, Scopes: created.Scopes,
-		UserID: created.UserID, OrganisationID: created.OrganisationID,
-		CreatedAt: created.CreatedAt, ExpiresAt: created.ExpiresAt,
-		LastUsedAt: created.LastUsedAt, LastUsedFrom: created.LastUsedFrom,
-		Key: text,
-	}), nil
+	return server.CreateAPIKey201JSONResponse(toAPIKeyCreated(row, text)), nil
 }
 
 // checkAPIKey checks what the contract cannot express.
@@ -116,11 +109,11 @@ func (a *api) DeleteAPIKey(ctx context.Context, request server.DeleteAPIKeyReque
 }
 
 func toAPIKey(row db.APIKey) types.APIKey {
-	key := types.APIKey{
+	return types.APIKey{
 		ID:             row.ID,
 		Name:           row.Name,
 		Prefix:         row.Prefix,
-		Scopes:         make([]types.APIKeyScope, 0, len(row.Scopes)),
+		Scopes:         toScopes(row.Scopes),
 		UserID:         orNull(row.UserID),
 		OrganisationID: orNull(row.OrganisationID),
 		CreatedAt:      row.CreatedAt,
@@ -128,8 +121,4 @@ func toAPIKey(row db.APIKey) types.APIKey {
 		LastUsedAt:     orNull(row.LastUsedAt),
 		LastUsedFrom:   orNull(row.LastUsedFrom),
 	}
-	for _, scope := range row.Scopes {
-		key.Scopes = append(key.Scopes, types.APIKeyScope(scope))
-	}
-	return key
 }

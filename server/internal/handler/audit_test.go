@@ -43,6 +43,11 @@ var auditActions = map[string][]string{
 	"approveDevice":           {"device.approve"},
 	"login":                   {"session.login"},
 	"logout":                  {"session.end"},
+	"startDeviceLogin":        nil, // Anybody may; what counts is the key.
+	"pollDeviceLogin":         {},
+	"approveDeviceLogin":      {"key.create"},
+	"denyDeviceLogin":         {}, // Nobody gets anything.
+	"revokeDeviceLogin":       {}, // Of a key that is valid, key.delete by itself: see TestDeviceLogin_KeyEndsItself.
 	"setPassword":             {"user.password"},
 	"createUser":              {"user.create"},
 	"updateUser":              {"user.suspend"},

@@ -47,7 +47,7 @@ func TestContract_ExamplesAreRequestsThatThePanelAccepts(t *testing.T) {
 			r.path = strings.Replace(r.path, exampleClient.String(), exampleServer.String(), 1)
 		}
 		// Their examples are all about one device.
-		again := slices.Contains([]string{"approveDevice", "denyDevice", "getPendingDevice"}, r.operation)
+		again := slices.Contains([]string{"approveDevice", "denyDevice", "getPendingDevice", "approveDeviceLogin", "denyDeviceLogin", "getPendingLogin"}, r.operation)
 		a := admin.send(t, r.method, r.path, r.body)
 		if a.status >= 400 && (!again || a.status != http.StatusConflict) {
 			t.Errorf("%s: %s %s with %v answered %d: %s", r.operation, r.method, r.path, r.body, a.status, a.body)
@@ -100,6 +100,11 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 	}
 	update(`INSERT INTO connections (server_id, number, allocation_id, generation, source, source_port, since, download_bytes, upload_bytes)
 		SELECT id, x'01f64c6f3c7f9f91'::bigint, 42, generation, '203.0.113.60', 51820, now(), 0, 0 FROM devices WHERE id = $1`, exampleServer)
+
+	login := doc.Paths.Value("/api/auth/device").Post.Responses.Status(200).Value.Content.Get("application/json").Example.(map[string]any)
+	loginHash := sha256.Sum256([]byte(login["deviceCode"].(string)))
+	update(`INSERT INTO device_logins (user_code, code_hash, client, scopes, created_at, expires_at)
+		VALUES ($1, $2, 'eclitunnel', '{read}', now(), now() + interval '1 year')`, login["userCode"], loginHash[:])
 
 	started := doc.Paths.Value("/api/tunnel/device/start").Post.Responses.Status(200).Value.Content.Get("application/json").Example
 	enrollment := started.(map[string]any)

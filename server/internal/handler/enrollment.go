@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	"net/url"
 
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -28,15 +27,13 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 	if err != nil {
 		return nil, err
 	}
-	page := a.publicURL.JoinPath("device")
-	complete := *page
-	complete.RawQuery = url.Values{"code": {started.Device.UserCode}}.Encode()
+	page, complete := a.devicePage(started.Device.UserCode)
 	return server.StartEnrollment200JSONResponse(types.Enrollment{
 		DeviceCode:              started.DeviceCode,
 		UserCode:                started.Device.UserCode,
 		ExpiresAt:               started.Device.ExpiresAt,
-		VerificationURI:         page.String(),
-		VerificationURIComplete: complete.String(),
+		VerificationURI:         page,
+		VerificationURIComplete: complete,
 		Interval:                int(enroll.Interval.Seconds()),
 	}), nil
 }

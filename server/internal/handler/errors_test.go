@@ -123,6 +123,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	decode[types.User](t, admin.send(t, "PATCH", userPath(bob.user.ID), `{"suspended":true}`), 200)
 	answers["UserSuspended"] = admin.send(t, "POST", userPath(bob.user.ID)+"/password-link", nil)
 
+	loginAnswers(t, p, admin, answers)
 	organisationAnswers(t, p, answers, admin, ada, client)
 	repetitionAnswers(t, p, ada, answers)
 	keyAnswers(t, ada, answers)

@@ -25,6 +25,11 @@ var repeatable = map[string]string{
 	"setPassword":      "the link is used up by the first",
 	"changePassword":   "the second one has the wrong current password",
 	"lookUpInvitation": "changes nothing",
+
+	"startDeviceLogin":  "a login that nobody approves has no effect, and its answer must not be kept",
+	"pollDeviceLogin":   "the key is handed out once, and must not be kept",
+	"revokeDeviceLogin": "the second one changes nothing",
+
 	"bulkAllocations":  "the second one finds everything done",
 	"checkAllocation":  "changes nothing",
 	"testWebhook":      "each sends a message",
@@ -71,6 +76,10 @@ func TestIdempotency_EveryOperationAnswersARepetitionAlike(t *testing.T) {
 		if r.operation == "denyDevice" { // That of the example is approved by now.
 			started := decode[types.Enrollment](t, p.anonymous().send(t, "POST", "/api/tunnel/device/start", `{"name":"another"}`), 200)
 			r.body = map[string]any{"userCode": started.UserCode}
+		}
+		if r.operation == "denyDeviceLogin" {
+			userCode, _ := p.newLogin(t)
+			r.body = map[string]any{"userCode": userCode}
 		}
 		key := uuid.NewString()
 		first := admin.send(t, r.method, r.path, r.body, "Idempotency-Key", key)

@@ -202,6 +202,12 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		return w.waiting(t, db.KindClient, &target{})
 	case "{deviceCode}":
 		return w.pending(t).DeviceCode
+	case "{loginCode}", "{loginDeviceCode}":
+		userCode, deviceCode := w.newLogin(t)
+		if name == "{loginCode}" {
+			return userCode
+		}
+		return deviceCode
 	}
 	t.Fatalf("unknown placeholder %s", name)
 	return ""

@@ -204,6 +204,16 @@ func EnrollmentExpired() *Error {
 	return &Error{Status: http.StatusGone, Code: types.CodeEnrollmentExpired, Message: "The code has expired. Start again."}
 }
 
+// LoginDenied is the login of a terminal that was denied, or whose key was revoked before it was handed out.
+func LoginDenied() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeLoginDenied, Message: "This login was denied."}
+}
+
+// LoginExpired is the login of a terminal that was not approved in time, or whose key was handed out.
+func LoginExpired() *Error {
+	return &Error{Status: http.StatusGone, Code: types.CodeLoginExpired, Message: "The code has expired or was used. Start again."}
+}
+
 // IdempotencyKeyReused is a request with the Idempotency-Key of another one.
 func IdempotencyKeyReused() *Error {
 	return &Error{

@@ -867,6 +867,153 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/auth/device": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show what asks to log in
+         * @description Returns what is known of the program that shows a user code, so that the caller can decide whether it
+         *     may act as them. Every user may look at every login: whoever approves it gives away a key of their own.
+         *
+         *     Client, host and platform are what the program says of itself. The address is what the panel saw. The
+         *     code is no credential: it can be in a link, which must not approve anything by itself.
+         *
+         *     | error | cause |
+         *     |---|---|
+         *     | `404 not_found` | No login has this code, or it was denied. |
+         *     | `409 conflict` | The login has been approved before. |
+         *     | `410 login_expired` | The code is older than 10 minutes. |
+         *     | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device by its code, by this user or from this address. |
+         */
+        get: operations["getPendingLogin"];
+        put?: never;
+        /**
+         * Start a login of a terminal
+         * @description Starts the device authorization grant (RFC 8628 section 3.1) for a program that acts as a person, such
+         *     as `eclitunnel login`, and returns its codes. The program shows the user code, which a person enters at
+         *     `verificationUri`. Once the person has approved it, the program gets an API key of that person from
+         *     `POST /api/auth/device/token`. A login that is not approved within 10 minutes expires.
+         *
+         *     The user code has the form `2345-CDFG`. Those of machines that enroll are `CDFG-2345`: neither can be
+         *     mistaken for the other.
+         *
+         *     More than 20 requests in 10 minutes from one address give `429 rate_limited`, and so do more pending
+         *     logins than 20 from one address or 5,000 in all.
+         */
+        post: operations["startDeviceLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/device/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Poll a login of a terminal
+         * @description Returns whether the login has been approved (RFC 8628 section 3.4). The device code is the credential.
+         *     Poll until `approved` is true, the login expires (`410 login_expired`, RFC 8628's `expired_token`) or is
+         *     denied (`403 login_denied`, its `access_denied`). Polling more often than once per `interval` gives
+         *     `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
+         *
+         *     The first poll after the approval gets the key, and no other does: from then on the response is
+         *     `410 login_expired`. If that response is lost, revoke the key and start again.
+         */
+        post: operations["pollDeviceLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/device/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Approve a login of a terminal
+         * @description Makes an API key of the caller for the program that shows a user code. Look at it first, with
+         *     `GET /api/auth/device`. The key is named after the program and its host, is among those of
+         *     `GET /api/keys`, and can be revoked there. Nobody but the program gets the key itself. It needs a
+         *     session: no API key can make another one.
+         *
+         *     | error | cause |
+         *     |---|---|
+         *     | `400 invalid_request` | `scopes` has one that the program has not asked for, or `expiresAt` is past. |
+         *     | `403 forbidden` | `scopes` has `admin`, and the caller is not an admin of the panel. |
+         *     | `404 not_found` | No login has this code, or it was denied. |
+         *     | `409 conflict` | The login has been approved before, or the caller has 50 keys. |
+         *     | `410 login_expired` | The code is older than 10 minutes. |
+         *     | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a login or a device, by this user or from this address. |
+         */
+        post: operations["approveDeviceLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/device/deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Deny a login of a terminal
+         * @description Ends a pending login at once: its program learns at its next poll that it was denied. Errors are those
+         *     of `POST /api/auth/device/approve`.
+         */
+        post: operations["denyDeviceLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/device/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Revoke an API key by itself
+         * @description Revokes the API key in the body, as `eclitunnel logout` does (in the way of RFC 7009). The key is the
+         *     credential: whoever has it can end it, and nothing else is needed to end one that was found in public.
+         *     A key that is not valid, or is no longer, is a success too: it has no effect afterwards either.
+         *
+         *     More than 60 unknown keys in one minute from one address give `429 rate_limited`.
+         */
+        post: operations["revokeDeviceLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/set-password": {
         parameters: {
             query?: never;
@@ -2184,6 +2331,8 @@ export interface components {
          *     | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
          *     | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
          *     | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+         *     | `login_denied` | 403 | The login of a terminal was denied, or its key was revoked before it was handed out. |
+         *     | `login_expired` | 410 | The login of a terminal expired before it was approved, or its key has been handed out. |
          *     | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
          *     | `payload_too_large` | 413 | The body is larger than 64 KiB. |
          *     | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -2197,7 +2346,7 @@ export interface components {
          *     | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
          * @enum {string}
          */
-        ErrorCode: "invalid_request" | "unauthorized" | "token_revoked" | "device_deleted" | "forbidden" | "wrong_password" | "kyc_required" | "email_taken" | "local_accounts_disabled" | "not_found" | "method_not_allowed" | "conflict" | "port_taken" | "already_approved" | "quota_exceeded" | "idempotency_key_reused" | "idempotency_in_progress" | "idempotency_answer_lost" | "enrollment_denied" | "enrollment_expired" | "precondition_failed" | "payload_too_large" | "unsupported_media_type" | "slow_down" | "rate_limited" | "internal_error" | "unavailable" | "feature_disabled" | "unknown_device" | "no_ports_available" | "no_tunnel_server";
+        ErrorCode: "invalid_request" | "unauthorized" | "token_revoked" | "device_deleted" | "forbidden" | "wrong_password" | "kyc_required" | "email_taken" | "local_accounts_disabled" | "not_found" | "method_not_allowed" | "conflict" | "port_taken" | "already_approved" | "quota_exceeded" | "idempotency_key_reused" | "idempotency_in_progress" | "idempotency_answer_lost" | "enrollment_denied" | "enrollment_expired" | "login_denied" | "login_expired" | "precondition_failed" | "payload_too_large" | "unsupported_media_type" | "slow_down" | "rate_limited" | "internal_error" | "unavailable" | "feature_disabled" | "unknown_device" | "no_ports_available" | "no_tunnel_server";
         /** @description The limit that a request would exceed. Present with the code `quota_exceeded`. */
         QuotaExcess: {
             resource: components["schemas"]["QuotaResource"];
@@ -3352,6 +3501,114 @@ export interface components {
             token: string;
             user: components["schemas"]["User"];
         };
+        /** @description A request to let a program act as a person. */
+        DeviceLoginStart: {
+            /**
+             * @description The name of the program, on one line. It is not blank and has no control characters and none that
+             *     change the direction of text. White space around it is removed.
+             * @example eclitunnel
+             */
+            client: string;
+            /** @description The name of the machine on which the program runs, for people. It is part of the key's name. */
+            host?: components["schemas"]["DeviceName"];
+            /**
+             * @description The operating system and architecture of the machine, for people. The default is empty.
+             * @example linux/amd64
+             */
+            platform?: components["schemas"]["Label"];
+            scopes: components["schemas"]["APIKeyScopes"];
+        };
+        /** @description The codes of a login. */
+        DeviceLogin: {
+            /** @description The secret with which the program polls. */
+            deviceCode: string;
+            /**
+             * @description The code for people, of four digits and four letters.
+             * @example 2345-CDFG
+             */
+            userCode: string;
+            /**
+             * Format: date-time
+             * @description Until when the login can be approved.
+             */
+            expiresAt: string;
+            /** @description The page on which a person enters the user code. */
+            verificationUri: string;
+            /** @description The same page with the user code. It shows what asks, and approves nothing by itself. */
+            verificationUriComplete: string;
+            /** @description Minimum time between two polls, in seconds. */
+            interval: number;
+        };
+        /** @description The credential of a login that is polled. */
+        DeviceLoginPoll: {
+            /** @description The device code returned by `POST /api/auth/device`. */
+            deviceCode: string;
+        };
+        /** @description The status of a login. */
+        DeviceLoginStatus: {
+            /** @description Whether a person has approved the login. */
+            approved: boolean;
+            key?: components["schemas"]["APIKeyCreated"];
+            user?: components["schemas"]["User"];
+        };
+        /** @description A login that waits for approval, as a person sees it who decides. */
+        PendingLogin: {
+            /**
+             * @description The user code, as the program shows it.
+             * @example 2345-CDFG
+             */
+            userCode: string;
+            /** @description The name of the program, as it says. */
+            client: string;
+            /** @description The name of the program's machine, as it says. Null if it does not. */
+            host: string | null;
+            /** @description The operating system and architecture, as the program says. Null if it does not. */
+            platform: string | null;
+            /** @description What the program asks to be allowed. */
+            scopes: components["schemas"]["APIKeyScope"][];
+            /** @description The IP address from which the login was started. Null if it is not known. */
+            address: string | null;
+            /**
+             * @description Whether the login was started from the address of this request, or from the same /64 network of
+             *     IPv6. A program beside the caller that uses IPv4 where the caller uses IPv6 is not in the same network.
+             */
+            sameNetwork: boolean;
+            /**
+             * Format: date-time
+             * @description When the login was started.
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @description Until when it can be approved.
+             */
+            expiresAt: string;
+        };
+        /** @description The approval of a pending login. */
+        DeviceLoginApproval: {
+            userCode: components["schemas"]["LoginUserCode"];
+            /** @description What the program may do, of what it has asked for. By default all of that, without `admin` if the caller is not an admin of the panel. */
+            scopes?: components["schemas"]["APIKeyScopes"];
+            /**
+             * Format: date-time
+             * @description From when on the key is not valid. By default, 90 days from now.
+             */
+            expiresAt?: string;
+        };
+        /** @description The denial of a pending login. */
+        DeviceLoginDenial: {
+            userCode: components["schemas"]["LoginUserCode"];
+        };
+        /**
+         * @description The user code that the program shows. Case, spaces and dashes are ignored.
+         * @example 2345-CDFG
+         */
+        LoginUserCode: string;
+        /** @description An API key to revoke. */
+        KeyRevocation: {
+            /** @description The key. */
+            key: string;
+        };
         /** @description The ways to log in. */
         LoginProviders: {
             /** @description Whether people log in by email and password. */
@@ -3821,8 +4078,7 @@ export interface components {
         /** @description A new API key. */
         APIKeyCreate: {
             name: components["schemas"]["APIKeyName"];
-            /** @description What the key may do. */
-            scopes: components["schemas"]["APIKeyScope"][];
+            scopes: components["schemas"]["APIKeyScopes"];
             /**
              * Format: date-time
              * @description From when on the key is not valid. By default, it does not expire.
@@ -3834,6 +4090,8 @@ export interface components {
              */
             organisationId?: number;
         };
+        /** @description What the key may do. */
+        APIKeyScopes: components["schemas"]["APIKeyScope"][];
         /** @description A new API key, with the key itself. */
         APIKeyCreated: components["schemas"]["APIKey"] & {
             /** @description The key. Whoever has it can act with it. */
@@ -6235,6 +6493,79 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
+        /** @description The login was denied, or its key was revoked before it was handed out (`login_denied`). */
+        LoginDenied: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The login expired before it was approved, or its key has been handed out (`login_expired`). */
+        LoginExpired: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The panel does not know a login with this device code (`not_found`). */
+        LoginNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No login has this user code (`not_found`). */
+        LoginCodeNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The login has been approved before (`conflict`). */
+        LoginDecided: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The login has been approved before (`conflict`).
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        LoginDecisionConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The login has been approved before, or the caller has 50 API keys (`conflict`).
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        LoginApprovalConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The enrollment was denied, or the device was deleted (`enrollment_denied`). */
         EnrollmentDenied: {
             headers: {
@@ -8336,6 +8667,305 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    getPendingLogin: {
+        parameters: {
+            query: {
+                /**
+                 * @description The user code that the program shows. Case, spaces and dashes are ignored.
+                 * @example 2345-CDFG
+                 */
+                userCode: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The login that waits for a decision. */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "userCode": "2345-CDFG",
+                     *       "client": "eclitunnel",
+                     *       "host": "gaming-rig",
+                     *       "platform": "linux/amd64",
+                     *       "scopes": [
+                     *         "read",
+                     *         "devices",
+                     *         "allocations",
+                     *         "enrollment"
+                     *       ],
+                     *       "address": "203.0.113.20",
+                     *       "sameNetwork": true,
+                     *       "createdAt": "2026-01-02T03:04:05Z",
+                     *       "expiresAt": "2026-01-02T03:14:05Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PendingLogin"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["LoginCodeNotFound"];
+            409: components["responses"]["LoginDecided"];
+            410: components["responses"]["LoginExpired"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    startDeviceLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "client": "eclitunnel",
+                 *       "host": "gaming-rig",
+                 *       "platform": "linux/amd64",
+                 *       "scopes": [
+                 *         "read",
+                 *         "devices",
+                 *         "allocations",
+                 *         "enrollment"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["DeviceLoginStart"];
+            };
+        };
+        responses: {
+            /** @description The device code and the user code (RFC 8628 section 3.2). */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "deviceCode": "m1PZrVYFVxq8cVxUTRe0q5W1hAZX3Ey5b4K3AGlXN_4",
+                     *       "userCode": "2345-CDFG",
+                     *       "expiresAt": "2026-01-02T03:14:05Z",
+                     *       "verificationUri": "https://panel.example.com/device",
+                     *       "verificationUriComplete": "https://panel.example.com/device?code=2345-CDFG",
+                     *       "interval": 5
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeviceLogin"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    pollDeviceLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "deviceCode": "m1PZrVYFVxq8cVxUTRe0q5W1hAZX3Ey5b4K3AGlXN_4"
+                 *     }
+                 */
+                "application/json": components["schemas"]["DeviceLoginPoll"];
+            };
+        };
+        responses: {
+            /** @description The status of the login. */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceLoginStatus"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            403: components["responses"]["LoginDenied"];
+            404: components["responses"]["LoginNotFound"];
+            410: components["responses"]["LoginExpired"];
+            429: components["responses"]["SlowDown"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    approveDeviceLogin: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceLoginApproval"];
+            };
+        };
+        responses: {
+            /** @description The key, without itself. The program gets it with its next poll. */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 5,
+                     *       "name": "eclitunnel on gaming-rig",
+                     *       "prefix": "etk_4Kf9ZqLx",
+                     *       "scopes": [
+                     *         "read",
+                     *         "devices",
+                     *         "allocations",
+                     *         "enrollment"
+                     *       ],
+                     *       "userId": 1,
+                     *       "organisationId": null,
+                     *       "createdAt": "2026-01-02T03:05:00Z",
+                     *       "expiresAt": "2026-04-02T03:05:00Z",
+                     *       "lastUsedAt": null,
+                     *       "lastUsedFrom": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["APIKey"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["AdminScopeForbidden"];
+            404: components["responses"]["LoginCodeNotFound"];
+            409: components["responses"]["LoginApprovalConflict"];
+            410: components["responses"]["LoginExpired"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    denyDeviceLogin: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "userCode": "2345-CDFG"
+                 *     }
+                 */
+                "application/json": components["schemas"]["DeviceLoginDenial"];
+            };
+        };
+        responses: {
+            /** @description The login has ended. */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Success"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["LoginCodeNotFound"];
+            409: components["responses"]["LoginDecisionConflict"];
+            410: components["responses"]["LoginExpired"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    revokeDeviceLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "key": "etk_4Kf9ZqLxT3vRb7WmYc2NsHd8PgJ5uEa1X0LUHKr"
+                 *     }
+                 */
+                "application/json": components["schemas"]["KeyRevocation"];
+            };
+        };
+        responses: {
+            /** @description The key is not valid, from now on if not before. */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Success"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Failure"];
         };
     };
