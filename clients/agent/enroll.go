@@ -39,34 +39,56 @@ type Approval struct {
 // it was denied or the device was deleted, with ErrEnrollmentUsed, and with the last error once the
 // panel has been unreachable, or has not known the enrollment, for ten minutes.
 func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
-	interval := time.Duration(a.Enrollment.Interval) * time.Second
+	p := poller{interval: time.Duration(a.Enrollment.Interval) * time.Second, onAway: a.OnAway, wait: a.Wait}
+	err = p.run(ctx, func() (bool, error) {
+		status, err := a.Client.PollEnrollment(ctx, a.Enrollment.DeviceCode)
+		switch {
+		case err == nil && status.Token != nil:
+			token = *status.Token
+			return true, nil
+		case err == nil && status.Approved:
+			return false, ErrEnrollmentUsed
+		}
+		return false, err
+	})
+	return token, err
+}
+
+// poller polls until a person has decided.
+type poller struct {
+	interval time.Duration // 0 or less is defaultInterval.
+	onAway   func(error)   // May be nil.
+	wait     func(ctx context.Context, d time.Duration) error
+}
+
+// run calls poll until it is done or fails for good.
+func (p poller) run(ctx context.Context, poll func() (done bool, err error)) error {
+	interval := p.interval
 	if interval <= 0 {
 		interval = defaultInterval
 	}
 	var away time.Duration
 	for pause := interval; ; {
-		if err := a.Wait(ctx, pause); err != nil {
-			return "", err
+		if err := p.wait(ctx, pause); err != nil {
+			return err
 		}
-		status, err := a.Client.PollEnrollment(ctx, a.Enrollment.DeviceCode)
+		done, err := poll()
 		switch {
-		case err == nil && status.Token != nil:
-			return *status.Token, nil
-		case err == nil && status.Approved:
-			return "", ErrEnrollmentUsed
+		case err == nil && done:
+			return nil
 		case err == nil:
 			away, pause = 0, interval
 		case tunnel.HasCode(err, types.CodeSlowDown):
 			interval += slowDown
 			away, pause = 0, max(interval, retryAfter(err))
 		case !temporary(err):
-			return "", err
+			return err
 		default:
-			if away == 0 && a.OnAway != nil {
-				a.OnAway(err)
+			if away == 0 && p.onAway != nil {
+				p.onAway(err)
 			}
 			if away += pause; away > maxAway {
-				return "", err
+				return err
 			}
 			pause = max(interval, retryAfter(err))
 		}

@@ -46,6 +46,9 @@ type commands struct {
 	Watch      watchCmd      `cmd:"" help:"Show the agent that runs on this machine as it works."`
 	Service    serviceCmd    `cmd:"" help:"Run the agent as a service of this machine."`
 	Update     updateCmd     `cmd:"" help:"Replace this program by the one that the panel hands out."`
+	Login      loginCmd      `cmd:"" help:"Log in to a panel as a person, to enroll machines without a password here."`
+	Logout     logoutCmd     `cmd:"" help:"End the login at a panel."`
+	Whoami     whoamiCmd     `cmd:"" help:"Show who is logged in to a panel."`
 	Completion completionCmd `cmd:"" help:"Print the script that completes command lines in a shell."`
 	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual pages into a directory."`
 	Version    versionCmd    `cmd:"" help:"Print the agent's version."`

@@ -24,11 +24,11 @@ type enrollCmd struct {
 	Name             string   `help:"Name of this machine on the panel (default: the host name)."`
 	Allow            []string `placeholder:"HOST[:PORTS]" help:"Local host that the agent may reach in addition to this machine: a name, an IP address or a prefix, with all its ports, or one or a range such as game.lan:2456-2458. Repeatable."`
 	AllowPorts       []string `placeholder:"PORTS" help:"Ports of this machine that the agent may reach, such as 25565,2456-2458 (default: all)."`
-	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client for the agent beside a game, server for a public machine that accepts players, which needs an admin's session (default: client)."`
+	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client for the agent beside a game, server for a public machine that accepts players, which needs the login of an admin (default: client)."`
 	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees, as it changes)."`
 	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
 	Region           string   `help:"Tunnel server: its location, shown to people."`
-	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user, a session or an API key."`
+	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a login, as its owner or admin."`
 	User             string   `env:"-" placeholder:"EMAIL" help:"Log in as this user to enroll: prompts for the password, or reads it from standard input."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, or as the owner of this API key, which needs the scope enrollment, and admin for a tunnel server; - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
 	Tag              string   `env:"-" placeholder:"TAG" help:"Random value from the web page that shows this command, by which that page finds this machine to have it approved: 22 letters, digits, - or _."`
@@ -38,6 +38,8 @@ type enrollCmd struct {
 
 func (*enrollCmd) Help() string {
 	return `Prints a code, waits until it has been approved on the panel, by an admin or, where its settings permit it, by who will own this machine, and stores the device token in a file that only this user can read.
+
+Where "eclitunnel login" has been run, or the panel requires a login and asks for one here, the person who is logged in approves the machine at once if they may.
 
 With --token-file it installs that token instead, for example one that was regenerated on the panel. With --renew it keeps the device, its ports and its settings, and gets a new token for it.`
 }
@@ -155,11 +157,12 @@ func (cmd *enrollCmd) again(s *settings, c agent.Config) string {
 
 // enroll enrolls this machine by the device authorization grant (RFC 8628).
 func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Config, error) {
-	client, _, end, err := cmd.signIn(ctx, a, s.Panel, s.Insecure)
+	in, err := cmd.signIn(ctx, a, s, s.Panel, s.Insecure)
 	if err != nil {
 		return agent.Config{}, err
 	}
-	defer end()
+	defer func() { in.end() }()
+	client := in.client
 	kind := types.DeviceKind(cmd.Kind)
 	start := types.EnrollmentStart{Name: cmd.Name, Kind: &kind}
 	if start.Server, err = cmd.serverSettings(); err != nil {
@@ -179,15 +182,14 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	if cmd.Organisation != 0 {
 		start.OrganisationID = &cmd.Organisation
 	}
-	enrollment, err := startEnrollment(ctx, client, start)
-	if tunnel.HasCode(err, types.CodeUnauthorized) {
-		err = fmt.Errorf("%w: %w", errNeedsSession, err)
-	}
+	enrollment, err := cmd.start(ctx, a, s, in, start)
 	if err != nil {
-		return agent.Config{}, usageIfInvalid(err)
-	}
-	if err := a.showCode(s, client.PanelURL(), enrollment); err != nil {
 		return agent.Config{}, err
+	}
+	if !in.approve(ctx, enrollment.UserCode) {
+		if err := a.showCode(s, client.PanelURL(), enrollment); err != nil {
+			return agent.Config{}, err
+		}
 	}
 	token, err := agent.AwaitApproval(ctx, agent.Approval{
 		Client:     client,

@@ -19,8 +19,11 @@ const (
 
 // Errors of this program that have their own exit code or message.
 var (
-	errNeedsSession    = errors.New("the panel requires a login to enroll this machine; add --user EMAIL, or --session-token-file FILE")
+	errNeedsSession    = errors.New("the panel requires a login to enroll this machine; run \"eclitunnel login\" first, or add --user EMAIL or --session-token-file FILE")
 	errLogin           = errors.New("the panel does not accept this email and password")
+	errLoginEnded      = errors.New("the login has expired or was revoked")
+	errLoginDenied     = errors.New("the login was denied on the panel")
+	errNotLoggedIn     = errors.New("nobody is logged in to the panel here")
 	errDenied          = errors.New("the enrollment was denied on the panel")
 	errAlreadyEnrolled = errors.New("this machine is already enrolled")
 	errEnrollKey       = errors.New("the panel does not accept the API key")
@@ -42,9 +45,9 @@ var outcomes = []struct {
 	{exitOK, "success", func(err error) bool { return err == nil }},
 	{2, "the command line or a setting is invalid", as[*usageError]},
 	{3, "the panel cannot be reached, or does not know this device now", unreachable},
-	{4, "the enrollment has expired", code(types.CodeEnrollmentExpired)},
-	{5, "denied: not permitted, the enrollment was denied, the token is invalid, or the device was deleted", denied},
-	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
+	{4, "the enrollment, or the code of a login, has expired", code(types.CodeEnrollmentExpired, types.CodeLoginExpired)},
+	{5, "denied: not permitted, the enrollment or login was denied, the token is invalid, or the device was deleted", denied},
+	{6, "this machine is not enrolled, or nobody is logged in", notHere},
 	{8, "tunnels are disabled on the panel", code(types.CodeFeatureDisabled)},
 	{9, "conflict: the port is taken, a quota is used up, or the machine is already enrolled", conflict},
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
@@ -88,6 +91,10 @@ func explain(err error) string {
 		return terminal.Escape(err.Error()) + "\nRun \"eclitunnel --help\" for usage."
 	case code(types.CodeEnrollmentExpired)(err):
 		return "the code expired before it was approved; run \"eclitunnel enroll\" again"
+	case code(types.CodeLoginExpired)(err):
+		return "the code expired before it was approved; run \"eclitunnel login\" again"
+	case is(errLoginEnded)(err):
+		return terminal.Escape(err.Error()) + "; run \"eclitunnel login\" again"
 	case is(agent.ErrNotEnrolled)(err):
 		return "this machine is not enrolled; run: eclitunnel enroll --panel URL"
 	case is(errAlreadyEnrolled)(err):
@@ -162,6 +169,7 @@ func unreachable(err error) bool {
 
 func denied(err error) bool {
 	return errors.Is(err, errDenied) || errors.Is(err, errOthersAgent) ||
+		errors.Is(err, errLoginDenied) || errors.Is(err, errLoginEnded) ||
 		code(types.CodeUnauthorized, types.CodeForbidden, types.CodeTokenRevoked, types.CodeDeviceDeleted)(err) ||
 		final(channel.CloseTokenDead, channel.CloseDeleted)(err)
 }
@@ -169,6 +177,10 @@ func denied(err error) bool {
 func conflict(err error) bool {
 	return errors.Is(err, errAlreadyEnrolled) || errors.Is(err, agent.ErrEnrollmentUsed) ||
 		code(types.CodeConflict, types.CodePortTaken, types.CodeQuotaExceeded, types.CodeAlreadyApproved)(err)
+}
+
+func notHere(err error) bool {
+	return errors.Is(err, agent.ErrNotEnrolled) || errors.Is(err, errNotLoggedIn)
 }
 
 func notFound(err error) bool {

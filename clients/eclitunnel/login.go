@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/mail"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -24,46 +23,6 @@ const logoutTimeout = 5 * time.Second
 
 // apiKeyPrefix is what API keys of a panel begin with.
 const apiKeyPrefix = "etk_"
-
-// signIn returns a client of the panel with the session to enroll with: of --user, who
-// logs in, or a given one, in whose place there can be an API key. end, which the caller
-// must call, closes the client and ends the session of --user. token is "" if there is no
-// session.
-func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string, insecure bool) (client *tunnel.Client, token string, end func(), err error) {
-	token, err = a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
-	if err != nil {
-		return nil, "", nil, err
-	}
-	switch {
-	case cmd.User == "" && token != "":
-		what := "user of the session"
-		if strings.HasPrefix(token, apiKeyPrefix) {
-			what = "owner of the API key"
-		}
-		a.warnf("Acting as the %s in %s.", what, source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
-	case cmd.User != "" && cmd.SessionTokenFile != "":
-		return nil, "", nil, usagef("--user and --session-token-file exclude each other")
-	case cmd.User != "":
-		token = "" // The command line takes precedence over the environment.
-	}
-	client, err = a.clientWith(panel, insecure, func() string { return token })
-	if err != nil || cmd.User == "" {
-		return client, token, func() { client.Close() }, err
-	}
-	login, err := cmd.login(ctx, a, client)
-	if err != nil {
-		client.Close()
-		return nil, "", nil, err
-	}
-	token = login.Token
-	return client, token, func() {
-		// After an interrupt as well.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
-		defer cancel()
-		_ = client.Logout(ctx)
-		client.Close()
-	}, nil
-}
 
 func (cmd *enrollCmd) login(ctx context.Context, a *app, client *tunnel.Client) (types.Login, error) {
 	if address, err := mail.ParseAddress(cmd.User); err != nil || address.Address != cmd.User {
@@ -104,16 +63,17 @@ func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path strin
 	if err := agent.CheckConfigPath(path); err != nil {
 		return err
 	}
-	client, session, end, err := cmd.signIn(ctx, a, c.PanelURL, c.Insecure)
+	in, err := cmd.signIn(ctx, a, s, c.PanelURL, c.Insecure)
 	if err != nil {
 		return err
 	}
-	defer end()
-	if session == "" {
-		return usagef("--renew needs --user EMAIL or --session-token-file FILE")
+	defer func() { in.end() }()
+	if in.token == "" {
+		return usagef("--renew needs --user EMAIL, --session-token-file FILE, or \"eclitunnel login\"")
 	}
+	client := in.client
 	if c.Token, err = client.RegenerateToken(ctx, c.DeviceID); err != nil {
-		return err
+		return in.explain(err)
 	}
 	c.PanelURL, c.Insecure = client.PanelURL(), tunnel.IsInsecure(client.PanelURL())
 	c.Allow, c.AllowPorts = joined(c.Allow, cmd.Allow), joined(c.AllowPorts, cmd.AllowPorts)
