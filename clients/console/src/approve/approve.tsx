@@ -9,11 +9,14 @@ import { Button, Copyable, ErrorNote, Form, Input, Loading, Note, PageHead, text
 import './approve.css';
 import { Approved } from './approved.js';
 import { Decide } from './decide.js';
+import { ApproveLogin, isLoginCode } from './login.js';
+import { loginTexts } from './login-texts.js';
 import { texts } from './texts.js';
 
 /** The page for those whose machines an admin approves. */
-function NotYours({ code }: { code: string }): ReactNode {
+function NotYours({ code, onCode }: { code: string; onCode(code: string): void }): ReactNode {
   const t = useText(texts);
+  const login = useText(loginTexts);
   return (
     <>
       <PageHead title={t.title} />
@@ -22,6 +25,13 @@ function NotYours({ code }: { code: string }): ReactNode {
         {code && <p>{t.sendLink}</p>}
         {code && <Copyable text={`${location.origin}/device?${new URLSearchParams({ code })}`} label={t.link} />}
       </Note>
+      <div className="sheet stack">
+        <Form submit={t.find} onSubmit={(data) => onCode(textOf(data, 'code'))}>
+          <div className="approve-field">
+            <Input label={login.code} name="code" required maxLength={32} placeholder="2345-CDFG" hint={login.orLogin} autoComplete="off" autoCapitalize="characters" spellCheck={false} />
+          </div>
+        </Form>
+      </div>
     </>
   );
 }
@@ -41,7 +51,8 @@ export default function Approve(): ReactNode {
   const [typed, setTyped] = useState('');
   const [refused, setRefused] = useState(false);
   const permits = usePermits();
-  const waiting = permits.approve && code !== '' && !approved && !refused;
+  const login = isLoginCode(code);
+  const waiting = permits.approve && !login && code !== '' && !approved && !refused;
   const pending = useQuery({
     // Not among what device events have read again: a wrong code counts as an attempt each time.
     queryKey: keys.askingByCode(plain(code)),
@@ -58,7 +69,13 @@ export default function Approve(): ReactNode {
     setParameters({ code: undefined, approved: undefined });
   };
 
-  if (!permits.approve) return <NotYours code={code} />;
+  const enter = (entered: string): void => {
+    setTyped(entered);
+    setParameters({ code: entered });
+  };
+
+  if (login) return <ApproveLogin key={plain(code)} code={code} fromLink={plain(typed) !== plain(code)} onAnother={another} />;
+  if (!permits.approve) return <NotYours code={code} onCode={enter} />;
   if (approved) return <Approved id={approved} onAnother={another} />;
   if (refused) {
     return (
@@ -94,9 +111,10 @@ export default function Approve(): ReactNode {
           submit={t.find}
           onSubmit={(data) => {
             const entered = textOf(data, 'code');
-            setTyped(entered);
-            if (plain(entered) === plain(code)) void pending.refetch();
-            else setParameters({ code: entered });
+            if (plain(entered) === plain(code)) {
+              setTyped(entered);
+              void pending.refetch();
+            } else enter(entered);
           }}
         >
           <div className="approve-field">

@@ -3,6 +3,15 @@ import { begin, byId, Page, showProblem } from './page.js';
 
 let pending = null; // What the person decides about.
 
+/** Whether a code is of a terminal that logs in: that of a device has its letters first. */
+const isLogin = (code) => /^[2-9]{4}[A-Z]{4}$/i.test(code.replace(/[\s-]/g, ''));
+
+const loginMessages = {
+  not_found: 'No terminal is waiting with this code. Compare it with what the terminal shows.',
+  login_expired: 'This code has expired. Run the command in the terminal again and enter the new code.',
+  conflict: 'This login was approved already, or you have 50 API keys.',
+};
+
 const messages = {
   not_found: 'No device is waiting with this code. Compare it with what the device shows.',
   enrollment_expired: 'This code has expired. Start the enrollment on the device again and enter the new code.',
@@ -12,7 +21,7 @@ const messages = {
 };
 
 const page = new Page({
-  steps: ['find', 'decide', 'approved', 'refused'],
+  steps: ['find', 'decide', 'approved', 'refused', 'login-decide', 'login-approved', 'login-refused'],
   welcome(user) {
     byId('who').textContent = user.email;
     const code = byId('code');
@@ -50,8 +59,28 @@ function askForDecision() {
   page.show(byId('decide'), byId('decide-title'));
 }
 
+/** Shows which terminal wants to act as the person. */
+function askForLogin() {
+  for (const [id, text] of Object.entries({
+    code: pending.userCode,
+    client: pending.client,
+    host: pending.host ?? 'not known',
+    platform: pending.platform ?? 'not known',
+    address: pending.address ?? 'not known',
+    since: new Date(pending.createdAt).toLocaleString(),
+    scopes: pending.scopes.join(', '),
+  })) byId(`asking-${id}`).textContent = text;
+  byId('login-elsewhere').hidden = pending.sameNetwork;
+  page.show(byId('login-decide'), byId('login-decide-title'));
+}
+
 page.onSubmit('find', async () => {
   const query = new URLSearchParams({ userCode: byId('code').value.trim() });
+  if (isLogin(query.get('userCode'))) {
+    pending = await call('GET', `/api/auth/device?${query}`, null, loginMessages);
+    askForLogin();
+    return;
+  }
   pending = await call('GET', `/api/tunnel/device/pending?${query}`, null, messages);
   askForDecision();
 });
@@ -74,7 +103,20 @@ page.onClick('refuse', async () => {
   page.show(byId('refused'), byId('refused-title'));
 });
 
-for (const id of ['another', 'next', 'back']) byId(id).addEventListener('click', askForAnother);
+page.onClick('login-approve', async () => {
+  const key = await call('POST', '/api/auth/device/approve', { userCode: pending.userCode }, loginMessages);
+  byId('login-name').textContent = key.name;
+  byId('login-scopes').textContent = key.scopes.join(', ');
+  byId('login-expires').textContent = new Date(key.expiresAt).toLocaleString();
+  page.show(byId('login-approved'), byId('login-approved-title'));
+});
+
+page.onClick('login-refuse', async () => {
+  await call('POST', '/api/auth/device/deny', { userCode: pending.userCode }, loginMessages);
+  page.show(byId('login-refused'), byId('login-refused-title'));
+});
+
+for (const id of ['login-another', 'login-next', 'login-back', 'another', 'next', 'back']) byId(id).addEventListener('click', askForAnother);
 
 // A code in the address fills in the field, and does nothing else.
 byId('code').value = new URLSearchParams(location.search).get('code') ?? '';
