@@ -152,7 +152,7 @@ func answers(t *testing.T, name, before string, commands []string, args ...strin
 		filepath.Join(dir, "script"): script.String(),
 		filepath.Join(dir, "sample"): "#!/bin/sh\nSAMPLE_AS_PROGRAM=1 exec '" + program + "' \"$@\"\n",
 	} {
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil { //nolint:gosec // It is a program.
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -226,11 +226,11 @@ func PageDate(epoch string) (time.Time, error) {
 
 // Write writes the pages into a directory, which it creates.
 func (m Manual) Write(model *kong.Application, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // Everybody may read manual pages.
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, page := range m.Pages(model) {
-		if err := os.WriteFile(filepath.Join(dir, page.Name), []byte(page.Text), 0o644); err != nil { //nolint:gosec // As above.
+		if err := os.WriteFile(filepath.Join(dir, page.Name), []byte(page.Text), 0o644); err != nil {
 			return err
 		}
 	}

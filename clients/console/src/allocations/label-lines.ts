@@ -2,9 +2,12 @@ import type { Schemas } from '@eclitunnel/sdk';
 
 export type Labels = Schemas['Labels'];
 
-/** Writes labels as people edit them: a line for each, with an equals sign unless the value is empty. */
-export function linesOf(labels: Labels): string[] {
-  return Object.entries(labels)
+/**
+ * Writes labels as people edit them: a line for each, with an equals sign unless the value is empty. While a panel is
+ * being upgraded, replicas of the version before send none.
+ */
+export function linesOf(labels: Labels | undefined): string[] {
+  return Object.entries(labels ?? {})
     .map(([key, value]) => (value === '' ? key : `${key}=${value}`))
     .sort();
 }

@@ -44,7 +44,7 @@ export function LabelFilter(): ReactNode {
 /** The field for labels. */
 export function LabelsField({ labels }: { labels?: Labels }): ReactNode {
   const t = useText(texts);
-  const lines = linesOf(labels ?? {});
+  const lines = linesOf(labels);
   return (
     <TextArea
       name="labels"

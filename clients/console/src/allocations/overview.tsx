@@ -10,6 +10,7 @@ import { Copyable, State } from '../ui/index.js';
 import { numericAddresses } from './address.js';
 import { Check } from './check.js';
 import { useServers, usePlayers } from './data.js';
+import { linesOf } from './label-lines.js';
 import { LabelLinks } from './labels.js';
 import { targetOf, useSituation } from './state.js';
 import { texts } from './texts.js';
@@ -154,7 +155,7 @@ function Way({ allocation, device }: { allocation: AllocationDetail; device: Dev
           <dd>{t.runText}</dd>
         </>
       )}
-      {Object.keys(allocation.labels).length > 0 && (
+      {linesOf(allocation.labels).length > 0 && (
         <>
           <dt>{t.labels}</dt>
           <dd>
