@@ -53,6 +53,20 @@ func (w *world) keys(ctx context.Context, t *testing.T) []types.APIKey {
 	return *listed.JSON200
 }
 
+// ends runs a command of an agent to its end, which has an exit code, and returns what it printed.
+func ends(ctx context.Context, t *testing.T, agent *cluster.Agent, want int, args ...string) string {
+	t.Helper()
+	process, err := cluster.StartProcess(agent.Name, agent.Command(ctx, args...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clustertest.StopAtEnd(t, process)
+	if got, err := process.Wait(ctx); err != nil || got != want {
+		t.Fatalf("%v: exit code %d, want %d, %v:\n%s", args, got, want, err, process.Output())
+	}
+	return process.Output()
+}
+
 // A person logs in, enrolls a machine with one command, and logs out.
 func TestLogin_EnrollsWithoutASecondCode(t *testing.T) {
 	w := sharedFor(t)
@@ -61,15 +75,7 @@ func TestLogin_EnrollsWithoutASecondCode(t *testing.T) {
 	before := len(w.keys(ctx, t))
 	run := func(exit int, args ...string) string {
 		t.Helper()
-		process, err := cluster.StartProcess(agent.Name, agent.Command(ctx, args...), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		clustertest.StopAtEnd(t, process)
-		if got, err := process.Wait(ctx); err != nil || got != exit {
-			t.Fatalf("%v: exit code %d, want %d, %v:\n%s", args, got, exit, err, process.Output())
-		}
-		return process.Output()
+		return ends(ctx, t, agent, exit, args...)
 	}
 	panel := []string{"--panel", w.panel.URL}
 	run(6, append([]string{"whoami"}, panel...)...)
