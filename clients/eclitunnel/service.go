@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/kardianos/service"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/agent/local"
 )
 
 type serviceCmd struct {
@@ -42,6 +44,12 @@ type (
 
 // serviceName is the service's name in every manager.
 const serviceName = "eclitunnel"
+
+const (
+	// startTimeout is how long a started service is waited for.
+	startTimeout  = 5 * time.Second
+	startInterval = 100 * time.Millisecond
+)
 
 // Errors about the service.
 var (
@@ -87,6 +95,7 @@ func (cmd *serviceInstallCmd) Run(ctx context.Context, a *app, s *settings) erro
 	if cmd.User {
 		a.linger(ctx)
 	}
+	s.awaitAgent(ctx, a, config)
 	return a.sayService(s, serviceState{Installed: true, Running: true}, "The agent runs as a service, now and after each start. Look at it with: eclitunnel status")
 }
 
@@ -106,18 +115,18 @@ func (cmd *serviceUninstallCmd) Run(a *app, s *settings) error {
 }
 
 // Run implements the command.
-func (cmd *serviceStartCmd) Run(a *app, s *settings) error {
-	return cmd.control(a, s, service.Service.Start, serviceState{Installed: true, Running: true}, "The service is started.")
+func (cmd *serviceStartCmd) Run(ctx context.Context, a *app, s *settings) error {
+	return cmd.control(ctx, a, s, service.Service.Start, serviceState{Installed: true, Running: true}, "The service is started.")
 }
 
 // Run implements the command.
-func (cmd *serviceStopCmd) Run(a *app, s *settings) error {
-	return cmd.control(a, s, service.Service.Stop, serviceState{Installed: true}, "The service is stopped. It starts again with the machine, or with: eclitunnel service start")
+func (cmd *serviceStopCmd) Run(ctx context.Context, a *app, s *settings) error {
+	return cmd.control(ctx, a, s, service.Service.Stop, serviceState{Installed: true}, "The service is stopped. It starts again with the machine, or with: eclitunnel service start")
 }
 
 // Run implements the command.
-func (cmd *serviceRestartCmd) Run(a *app, s *settings) error {
-	return cmd.control(a, s, service.Service.Restart, serviceState{Installed: true, Running: true}, "The service is started again.")
+func (cmd *serviceRestartCmd) Run(ctx context.Context, a *app, s *settings) error {
+	return cmd.control(ctx, a, s, service.Service.Restart, serviceState{Installed: true, Running: true}, "The service is started again.")
 }
 
 // serviceState is what --json prints of a service.
@@ -161,7 +170,7 @@ func (f serviceFlags) log() string {
 	}
 }
 
-func (f serviceFlags) control(a *app, s *settings, do func(service.Service) error, after serviceState, text string) error {
+func (f serviceFlags) control(ctx context.Context, a *app, s *settings, do func(service.Service) error, after serviceState, text string) error {
 	svc, err := f.installed()
 	if err != nil {
 		return err
@@ -169,7 +178,34 @@ func (f serviceFlags) control(a *app, s *settings, do func(service.Service) erro
 	if err := do(svc); err != nil {
 		return err
 	}
+	if after.Running {
+		if config, _, err := s.serviceConfig(a, f.User); err == nil {
+			s.awaitAgent(ctx, a, config)
+		}
+	}
 	return a.sayService(s, after, text)
+}
+
+// awaitAgent waits until the agent of an enrollment, which a service has just started, can
+// be reached by other commands, or for a while: one that serves nobody locally still serves.
+func (s *settings) awaitAgent(ctx context.Context, a *app, config string) {
+	enrolled, err := agent.LoadConfig(config)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for ctx.Err() == nil {
+		clients, _ := local.Find(append(s.socketDirs(a), filepath.Dir(config))...)
+		for _, c := range clients {
+			info, err := c.Info(ctx)
+			c.Close()
+			if err == nil && info.Device == enrolled.DeviceID {
+				cancel()
+			}
+		}
+		_ = a.wait(ctx, startInterval)
+	}
 }
 
 func (a *app) sayService(s *settings, state serviceState, text string) error {

@@ -89,6 +89,7 @@ func (m *managedHome) file(t *testing.T, name string) string {
 }
 
 func TestService_OfAUserFromInstallToUninstall(t *testing.T) {
+	t.Parallel() // Nothing starts an agent, which the commands wait for.
 	m := newHome(t, true)
 	m.want(t, 6, "not enrolled", "service", "install", "--user")
 	config := agent.Config{PanelURL: "https://panel.example.com", DeviceID: uuid.New(), Token: "token", Name: "home"}
