@@ -44,7 +44,7 @@ type found struct {
 func (s *settings) agents(ctx context.Context, a *app) ([]found, error) {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
-	clients, err := local.Find(s.socketDirs(a)...)
+	clients, err := local.Find(ctx, s.socketDirs(a)...)
 	var all []found
 	for _, c := range clients {
 		info, err := c.Info(ctx)
@@ -127,7 +127,7 @@ func (r *running) serveLocal(ctx context.Context, source local.Source) (stop fun
 	if place.Dir == "" {
 		return func() {}
 	}
-	l, err := local.Listen(place)
+	l, err := local.Listen(ctx, place)
 	if err != nil {
 		r.log.InfoContext(ctx, "other commands cannot reach this agent", slog.Any("error", err))
 		return func() {}

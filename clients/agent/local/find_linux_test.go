@@ -43,7 +43,7 @@ func TestFind_SaysThatAnAgentIsAnothersUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := local.Place{Dir: filepath.Join(base, "run"), Device: uuid.New(), Owner: "61001"}
-	l, err := local.Listen(p)
+	l, err := local.Listen(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestFind_SaysThatAnAgentIsAnothersUsers(t *testing.T) {
 		err   error
 	}{61001: {1, nil}, 61002: {0, local.ErrNotAllowed}} {
 		onThreadOf(t, uid, func() {
-			found, err := local.Find(p.Dir)
+			found, err := local.Find(t.Context(), p.Dir)
 			if len(found) != want.found || !errors.Is(err, want.err) {
 				t.Errorf("user %d finds %d agents: %v", uid, len(found), err)
 			}

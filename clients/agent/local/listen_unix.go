@@ -3,6 +3,7 @@
 package local
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ const CommonDir = "/var/run/eclitunnel"
 
 // Listen makes the socket of a device. Only those may use it of whom the package
 // documentation tells. The socket of an agent that was killed is replaced. Closing the
-// listener removes it.
-func Listen(p Place) (net.Listener, error) {
+// listener removes it. The context bounds the making alone.
+func Listen(ctx context.Context, p Place) (net.Listener, error) {
 	dir := filepath.Join(p.Dir, dirName(p.Device))
 	uid, gid, err := p.ids()
 	if err != nil {
@@ -53,14 +54,14 @@ func Listen(p Place) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the path of the socket, %s, is longer than the %d bytes that the system allows", path, maxPath)
 	}
-	if c, err := net.Dial("unix", path); err == nil {
+	if c, err := dial(ctx, path); err == nil {
 		_ = c.Close()
 		return nil, ErrInUse
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace the socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen for programs of this machine: %w", err)
 	}
@@ -182,7 +183,7 @@ func lchown(path string, uid, gid int) error {
 // Find returns the agents that listen in directories such as Place.Dir and let this user
 // in, without asking them. A directory of a single device counts as well. If there are
 // none it returns ErrNotAllowed where some let nobody of this user in, and otherwise nil.
-func Find(dirs ...string) ([]*Client, error) {
+func Find(ctx context.Context, dirs ...string) ([]*Client, error) {
 	var found []*Client
 	var refused error
 	for _, dir := range dirs {
@@ -197,7 +198,7 @@ func Find(dirs ...string) ([]*Client, error) {
 			}
 		}
 		for _, path := range paths {
-			c, err := net.Dial("unix", path)
+			c, err := dial(ctx, path)
 			switch {
 			case err == nil:
 				_ = c.Close()

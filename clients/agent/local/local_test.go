@@ -83,7 +83,7 @@ func start(t *testing.T, dir, panel string, change func(*local.Options)) *runnin
 	}
 	r := &running{place: local.Place{Dir: dir, Device: uuid.New()}, source: source{make(chan agent.Snapshot)}}
 	r.info = local.Info{Device: r.place.Device, Name: "home", Kind: types.DeviceKindClient, Panel: panel, Version: "1.2.3"}
-	l, err := local.Listen(r.place)
+	l, err := local.Listen(t.Context(), r.place)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func start(t *testing.T, dir, panel string, change func(*local.Options)) *runnin
 
 func find(t *testing.T, dir string) *local.Client {
 	t.Helper()
-	found, err := local.Find(dir)
+	found, err := local.Find(t.Context(), dir)
 	if err != nil || len(found) != 1 {
 		t.Fatalf("found %d agents: %v", len(found), err)
 	}
@@ -139,7 +139,7 @@ func TestLocal_ShowsTheAgent(t *testing.T) {
 	if err := await.Receive(t, gone, "the end of the watch"); !errors.Is(err, local.ErrGone) {
 		t.Errorf("a watch of an agent that has ended returns %v", err)
 	}
-	if found, err := local.Find(dir); len(found) != 0 || err != nil {
+	if found, err := local.Find(t.Context(), dir); len(found) != 0 || err != nil {
 		t.Errorf("found %d agents that have ended: %v", len(found), err)
 	}
 }

@@ -21,7 +21,7 @@ const pipePrefix = "eclitunnel-"
 
 // Listen makes the pipe of a device. Only those may use it of whom the package
 // documentation tells.
-func Listen(p Place) (net.Listener, error) {
+func Listen(_ context.Context, p Place) (net.Listener, error) {
 	me, err := user.Current()
 	if err != nil {
 		return nil, fmt.Errorf("user of the pipe: %w", err)
@@ -48,7 +48,7 @@ func Listen(p Place) (net.Listener, error) {
 // Find returns the agents that listen and let this user in. It looks at all pipes, and at
 // no directory. If there are none it returns ErrNotAllowed where some let this user not
 // in, and otherwise nil.
-func Find(...string) ([]*Client, error) {
+func Find(ctx context.Context, _ ...string) ([]*Client, error) {
 	pipes, err := os.ReadDir(CommonDir)
 	if err != nil {
 		return nil, nil //nolint:nilerr // There are none, as far as this user can tell.
@@ -59,7 +59,7 @@ func Find(...string) ([]*Client, error) {
 		if !strings.HasPrefix(pipe.Name(), pipePrefix) {
 			continue
 		}
-		c, err := dial(context.Background(), CommonDir+pipe.Name())
+		c, err := dial(ctx, CommonDir+pipe.Name())
 		switch {
 		case err == nil:
 			_ = c.Close()

@@ -46,13 +46,13 @@ func TestListen_IsForItsUserAlone(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(p.Dir, deviceDir(p)), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := local.Listen(p); err == nil { // Umask 0: others could write there.
+	if l, err := local.Listen(t.Context(), p); err == nil { // Umask 0: others could write there.
 		_ = l.Close()
 	}
 	if err := os.Chmod(p.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := local.Listen(p)
+	l, err := local.Listen(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,14 +60,14 @@ func TestListen_IsForItsUserAlone(t *testing.T) {
 	if dir, socket := modes(t, p); dir.Mode().Perm() != 0o700 || socket.Mode().Perm() != 0o600 {
 		t.Errorf("the directory has mode %v, the socket %v", dir.Mode(), socket.Mode())
 	}
-	if _, err := local.Listen(p); !errors.Is(err, local.ErrInUse) {
+	if _, err := local.Listen(t.Context(), p); !errors.Is(err, local.ErrInUse) {
 		t.Errorf("a second agent: %v", err)
 	}
 }
 
 func TestListen_ReplacesTheSocketOfAnAgentThatWasKilled(t *testing.T) {
 	p := local.Place{Dir: t.TempDir(), Device: uuid.New()}
-	l, err := local.Listen(p)
+	l, err := local.Listen(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,10 +79,10 @@ func TestListen_ReplacesTheSocketOfAnAgentThatWasKilled(t *testing.T) {
 	if err := os.Rename(path+".killed", path); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := local.Find(p.Dir); len(found) != 0 || err != nil {
+	if found, err := local.Find(t.Context(), p.Dir); len(found) != 0 || err != nil {
 		t.Errorf("found %d: %v", len(found), err)
 	}
-	if l, err = local.Listen(p); err != nil {
+	if l, err = local.Listen(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	_ = l.Close()
@@ -97,7 +97,7 @@ func TestListen_FollowsNoLinkAndTrustsNoOpenDirectory(t *testing.T) {
 	if err := os.Symlink(elsewhere, filepath.Join(p.Dir, deviceDir(p))); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := local.Listen(p); err == nil {
+	if l, err := local.Listen(t.Context(), p); err == nil {
 		_ = l.Close()
 		t.Error("it listens in a directory that a link leads to")
 	}
@@ -105,7 +105,7 @@ func TestListen_FollowsNoLinkAndTrustsNoOpenDirectory(t *testing.T) {
 	if err := os.Chmod(p.Dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := local.Listen(p); err == nil || !strings.Contains(err.Error(), "others can write") {
+	if l, err := local.Listen(t.Context(), p); err == nil || !strings.Contains(err.Error(), "others can write") {
 		_ = l.Close()
 		t.Errorf("a directory that all can write to: %v", err)
 	}
@@ -138,7 +138,7 @@ func TestListen_OfRootLetsInWhoEnrolledAndNobodyElse(t *testing.T) {
 	const owner, other = 61001, 61002
 	p := local.Place{Dir: filepath.Join(base, "run"), Device: uuid.New(), Owner: "61001"}
 	for range 2 { // The second one finds the directory of its owner.
-		l, err := local.Listen(p)
+		l, err := local.Listen(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestListen_OfRootLetsInWhoEnrolledAndNobodyElse(t *testing.T) {
 	}
 	for _, wrong := range []string{"alice", "-1"} {
 		p.Owner = wrong
-		if l, err := local.Listen(p); err == nil {
+		if l, err := local.Listen(t.Context(), p); err == nil {
 			_ = l.Close()
 			t.Errorf("the owner %q is taken", wrong)
 		}
