@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -180,7 +181,7 @@ func TestCheck_PlaysThePublicPortFromAnotherTunnelServer(t *testing.T) {
 		if err == nil {
 			_, err = conn.Read(make([]byte, 1))
 		}
-		return err != nil && err != io.EOF
+		return err != nil && !errors.Is(err, io.EOF)
 	})
 	wantCheck(t, admin, tcp.ID, types.CheckRefusedByRules)
 

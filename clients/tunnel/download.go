@@ -100,8 +100,8 @@ type failing struct {
 
 func (f *failing) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
-	if err != nil && err != io.EOF {
-		err = f.translate(err)
+	if err == nil || err == io.EOF {
+		return n, err
 	}
-	return n, err
+	return n, f.translate(err)
 }

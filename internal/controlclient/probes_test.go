@@ -46,7 +46,9 @@ func TestProbe_IsAnsweredWithoutHoldingUpTheChannel(t *testing.T) {
 		await.Receive(t, begun, "probe")
 	}
 	d.stop()
-	await.Receive(t, d.result, "end")
+	if err := await.Receive(t, d.result, "end of Run"); err != nil {
+		t.Error(err)
+	}
 	if len(begun) > 0 {
 		t.Errorf("%d more probes were begun", len(begun))
 	}

@@ -98,7 +98,7 @@ func copyFile(from string, begin func(size int64) (io.Writer, error)) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (r *run) resolve(ctx context.Context) ([]netip.Addr, finding) {
 	found, err := r.opts.Lookup(bounded, host)
 	var missing *net.DNSError
 	switch {
-	case err != nil && !(errors.As(err, &missing) && missing.IsNotFound):
+	case err != nil && (!errors.As(err, &missing) || !missing.IsNotFound):
 		for _, text := range r.row.PublicAddresses.List() {
 			if address, err := netip.ParseAddr(text); err == nil {
 				found = append(found, address)

@@ -63,7 +63,7 @@ func (a Agents) sums() ([]byte, map[string]string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	text, err := io.ReadAll(io.LimitReader(file, maxSums+1))
 	if err != nil {
 		return nil, nil, err

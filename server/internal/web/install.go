@@ -125,7 +125,7 @@ func (i installer) file(w http.ResponseWriter, r *http.Request, name string) {
 		refuse(w, noSuchFile)
 		return
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	header := w.Header()
 	setSecurityHeaders(header, policy)
 	header.Set("Cache-Control", revalidate)

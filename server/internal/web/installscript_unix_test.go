@@ -3,6 +3,7 @@
 package web_test
 
 import (
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -211,7 +212,8 @@ func TestInstallScript_AFailureSaysWhyAndLeavesNothing(t *testing.T) {
 			test.prepare(t, h)
 			printed, _, err := h.install([]string{"sh"})
 			code := 0
-			if exit, ok := err.(*exec.ExitError); ok {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
 				code = exit.ExitCode()
 			} else if err != nil {
 				t.Fatal(err)
