@@ -1,11 +1,11 @@
 import { useMutation, useQuery } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { keysTexts } from '../account/keys-texts.js';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
+import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Button, ButtonLink, Check, ErrorNote, Form, Loading, Note, PageHead, Select, textOf } from '../ui/index.js';
@@ -30,7 +30,7 @@ export function ApproveLogin({ code, fromLink, onAnother }: LoginProps): ReactNo
   const [done, setDone] = useState<{ key: Schemas['APIKey'] } | 'refused'>();
   const pending = useQuery({
     // Read once: a wrong code counts as an attempt each time.
-    queryKey: [...tunnelKeys(client).all, 'logging-in', code],
+    queryKey: keys.loggingIn(code),
     queryFn: ({ signal }) => client.logins.pending({ userCode: code }, { signal, retries: 0 }),
     enabled: !done,
     retry: false,
@@ -90,7 +90,7 @@ interface DecideProps {
 
 function DecideLogin({ pending, fromLink, onApproved, onRefused, another }: DecideProps): ReactNode {
   const t = useText(loginTexts);
-  const keys = useText(keysTexts);
+  const keyTexts = useText(keysTexts);
   const admin = useIsAdmin();
   const user = useUser();
   const [compared, setCompared] = useState(!fromLink);
@@ -118,7 +118,7 @@ function DecideLogin({ pending, fromLink, onApproved, onRefused, another }: Deci
           <fieldset className="approve-scopes">
             <legend>{t.may}</legend>
             {scopes.map((scope) => (
-              <Check key={scope} name={`scope-${scope}`} label={keys.scopes[scope]} hint={scope === 'admin' ? t.admin : undefined} defaultChecked />
+              <Check key={scope} name={`scope-${scope}`} label={keyTexts.scopes[scope]} hint={scope === 'admin' ? t.admin : undefined} defaultChecked />
             ))}
             {missing && (
               <p className="note bad" role="alert">
@@ -126,10 +126,10 @@ function DecideLogin({ pending, fromLink, onApproved, onRefused, another }: Deci
               </p>
             )}
           </fieldset>
-          <Select label={keys.expires} name="expiresAt" defaultValue="90">
+          <Select label={keyTexts.expires} name="expiresAt" defaultValue="90">
             {(['30', '90', '365'] as const).map((days) => (
               <option key={days} value={days}>
-                {keys.expiry[days]}
+                {keyTexts.expiry[days]}
               </option>
             ))}
           </Select>

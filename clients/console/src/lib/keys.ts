@@ -34,6 +34,8 @@ export const keys = {
   /** What asks to be approved, by the tag of its command or by its code. Device events do not have these read again. */
   askingByTag: (tag: string) => [...root, 'asking', 'tag', tag] as const,
   askingByCode: (code: string) => [...root, 'asking', 'code', code] as const,
+  /** The terminal that asks to log in, by its code. */
+  loggingIn: (code: string) => [...root, 'loggingIn', code] as const,
 
   account: [...root, 'account'] as const,
   /** The API keys of the caller or of an organisation. */
