@@ -196,7 +196,7 @@ func (s *settings) awaitAgent(ctx context.Context, a *app, config string) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for ctx.Err() == nil {
-		clients, _ := local.Find(append(s.socketDirs(a), filepath.Dir(config))...)
+		clients, _ := local.Find(ctx, append(s.socketDirs(a), filepath.Dir(config))...)
 		for _, c := range clients {
 			info, err := c.Info(ctx)
 			c.Close()
