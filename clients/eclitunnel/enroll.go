@@ -350,7 +350,7 @@ func (cmd *enrollCmd) save(ctx context.Context, a *app, s *settings, c agent.Con
 	if server != nil {
 		a.printf("Players and agents reach it at %s.", hostLine(server.PublicHost, server.PublicHostGuessed))
 	}
-	a.printf("Start the agent with: eclitunnel run")
+	a.printf("Start the agent with: eclitunnel run. A service starts with the machine: eclitunnel service install")
 	return nil
 }
 

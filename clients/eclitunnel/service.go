@@ -33,8 +33,13 @@ type serviceFlags struct {
 	User bool `env:"-" help:"The service of this user in place of the system's, which needs root. It runs while the user may have services: on Linux from the machine's start, if the user may linger (default: false)."`
 }
 
+type serviceInstallCmd struct {
+	serviceFlags
+
+	AutoUpdate bool `env:"-" help:"The service replaces the program by a newer signed one of the panel by itself, as run --auto-update does, and may write the program's directory for that (default: false)."`
+}
+
 type (
-	serviceInstallCmd   struct{ serviceFlags }
 	serviceUninstallCmd struct{ serviceFlags }
 	serviceStartCmd     struct{ serviceFlags }
 	serviceStopCmd      struct{ serviceFlags }
@@ -77,7 +82,7 @@ func (cmd *serviceInstallCmd) Run(ctx context.Context, a *app, s *settings) erro
 	if err != nil {
 		return err
 	}
-	svc, err := cmd.service(config, owner)
+	svc, err := cmd.service(config, owner, cmd.AutoUpdate)
 	if err != nil {
 		return err
 	}
@@ -238,7 +243,7 @@ func (f serviceFlags) known() (service.Service, error) {
 	if _, known := managers[service.Platform()]; !known {
 		return nil, errNoManager
 	}
-	return f.service("", nil)
+	return f.service("", nil, false)
 }
 
 // installed returns the service, which this user may change.
@@ -257,14 +262,18 @@ func (f serviceFlags) installed() (service.Service, error) {
 }
 
 // service returns the service for an enrollment, which runs as its owner; nil is this user.
-func (f serviceFlags) service(config string, owner *user.User) (service.Service, error) {
+func (f serviceFlags) service(config string, owner *user.User, autoUpdate bool) (service.Service, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	u := unit{program: program, args: []string{"--config", config, "run"}, config: config, perUser: f.User}
+	u := unit{program: program, args: []string{"--config", config, "run"}, config: config, perUser: f.User, autoUpdate: autoUpdate}
 	if owner != nil && owner.Uid != "0" && !f.User {
 		u.user = owner.Username
+	}
+	variables := map[string]string{"ECLITUNNEL_STANDBY": "true", "ECLITUNNEL_LOG_LEVEL": "info", "ECLITUNNEL_LOG_FORMAT": "json"}
+	if autoUpdate {
+		variables["ECLITUNNEL_AUTO_UPDATE"] = "true"
 	}
 	return service.New(nil, &service.Config{
 		Name:        serviceName,
@@ -273,9 +282,7 @@ func (f serviceFlags) service(config string, owner *user.User) (service.Service,
 		Executable:  u.program,
 		Arguments:   u.args,
 		UserName:    u.user,
-		EnvVars: map[string]string{
-			"ECLITUNNEL_STANDBY": "true", "ECLITUNNEL_LOG_LEVEL": "info", "ECLITUNNEL_LOG_FORMAT": "json",
-		},
+		EnvVars:     variables,
 		Option: service.KeyValue{
 			"UserService": f.User,
 			"RunAtLoad":   true,

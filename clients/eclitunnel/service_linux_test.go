@@ -167,7 +167,11 @@ func TestUnit_IsThatOfThePackages(t *testing.T) {
 			t.Errorf("the service lacks %s: %s", line, text)
 		}
 	}
-	own.user = ""
+	own.autoUpdate = true
+	if text := own.text(); !settings(text)["Environment=ECLITUNNEL_AUTO_UPDATE=true"] || !settings(text)[`ReadWritePaths="/home/ada/100%%" "/opt/my tools"`] {
+		t.Errorf("updates itself: %s", text)
+	}
+	own.user, own.autoUpdate = "", false
 	if root := own.text(); strings.Contains(root, "\nUser=") || strings.Contains(root, "CapabilityBoundingSet=\n") || !strings.Contains(root, "RuntimeDirectory=eclitunnel\n") {
 		t.Errorf("as root: %s", root)
 	}

@@ -15,6 +15,8 @@ type unit struct {
 	config  string // The enrollment, an absolute path.
 	user    string // As whom a system's service runs; "" is root.
 	perUser bool   // A service of the user who installs it.
+
+	autoUpdate bool // It replaces its program.
 }
 
 // keptInPerUser are the keys of [Service] that the manager of a user's services accepts:
@@ -68,7 +70,11 @@ func (u unit) setting(key, value string) string {
 	}
 	switch key {
 	case "ExecStart":
-		return "ExecStart=" + quoteUnit(append([]string{u.program}, u.args...)...) + "\n"
+		line := "ExecStart=" + quoteUnit(append([]string{u.program}, u.args...)...) + "\n"
+		if u.autoUpdate {
+			line += "Environment=ECLITUNNEL_AUTO_UPDATE=true\n"
+		}
+		return line
 	case "Environment":
 		var kept []string
 		for field := range strings.FieldsSeq(value) {
@@ -89,7 +95,11 @@ func (u unit) setting(key, value string) string {
 	case "Group", "StateDirectory":
 		return "" // The user's own, and a directory that is there.
 	case "StateDirectoryMode":
-		return "ReadWritePaths=" + quoteUnit(filepath.Dir(u.config)) + "\n"
+		writes := []string{filepath.Dir(u.config)}
+		if u.autoUpdate {
+			writes = append(writes, filepath.Dir(u.program))
+		}
+		return "ReadWritePaths=" + quoteUnit(writes...) + "\n"
 	case "ProtectHome":
 		value = "read-only" // The enrollment may lie in a home.
 	case "CapabilityBoundingSet":

@@ -176,6 +176,13 @@ func (a *app) programPath() (string, error) {
 // which is empty where --panel alone names the panel.
 func (s *settings) updatePanel(a *app) (agent.Config, *tunnel.Client, error) {
 	c, err := s.identity(a)
+	if errors.Is(err, agent.ErrNotEnrolled) {
+		// With sudo, the enrollment of who called it counts, as for a service.
+		if path, _, others := s.serviceConfig(a, false); others == nil {
+			c, err = agent.LoadConfig(path)
+			s.applyPanel(&c)
+		}
+	}
 	if errors.Is(err, agent.ErrNotEnrolled) && s.Panel != "" {
 		c, err = agent.Config{}, nil
 		s.applyPanel(&c)
