@@ -61,6 +61,10 @@ func explorerSettings(t *testing.T, w *world, chromium string) []byte {
 	if err != nil || enrollment.JSON200 == nil {
 		t.Fatal(err, enrollment)
 	}
+	login, err := api.StartDeviceLoginWithResponse(ctx, types.DeviceLoginStart{Client: "explorer", Scopes: types.APIKeyScopes{types.ScopeRead}})
+	if err != nil || login.JSON200 == nil {
+		t.Fatal(err, login)
+	}
 	session, err := api.GetSessionWithResponse(ctx)
 	if err != nil || session.JSON200 == nil {
 		t.Fatal(err, session)
@@ -75,12 +79,18 @@ func explorerSettings(t *testing.T, w *world, chromium string) []byte {
 	settings, err := json.Marshal(map[string]any{
 		"browser": chromium, "url": w.panel.URL, "email": cluster.AdminEmail, "password": w.panel.Password, "key": key.JSON201.Key,
 		"screenshots": os.Getenv("ECLITUNNEL_SCREENSHOTS"),
-		"parameters":  map[string]any{"deviceCode": enrollment.JSON200.DeviceCode, "userCode": enrollment.JSON200.UserCode},
-		"ids": map[string]any{
-			"/api/tunnel/allocations/": allocation.JSON201.ID,
-			"/api/tunnel/devices/":     w.agent.Device.ID,
-			"/api/organisations/":      organisation.JSON201.ID,
-			"/api/users/":              session.JSON200.User.ID,
+		"parameters": map[string]any{
+			"deviceCode": enrollment.JSON200.DeviceCode,
+			"userCode": map[string]any{
+				"/api/tunnel/device/": enrollment.JSON200.UserCode,
+				"/api/auth/device":    login.JSON200.UserCode,
+			},
+			"id": map[string]any{
+				"/api/tunnel/allocations/": allocation.JSON201.ID,
+				"/api/tunnel/devices/":     w.agent.Device.ID,
+				"/api/organisations/":      organisation.JSON201.ID,
+				"/api/users/":              session.JSON200.User.ID,
+			},
 		},
 	})
 	if err != nil {

@@ -4,8 +4,8 @@
 // usage: node explorer.mjs SETTINGS.json
 //
 // SETTINGS: {"browser": PROGRAM, "url", "email", "password", "key", "screenshots": DIR or "",
-// "parameters": {NAME: VALUE}, "ids": {PREFIX: VALUE}} where parameters are values in place
-// of the contract's examples, and ids are those of the parameter id, by the path's beginning.
+// "parameters": {NAME: VALUE}} where parameters are values in place of the contract's examples.
+// Such a value is {PREFIX: VALUE} if it depends on how the path begins.
 import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
@@ -82,8 +82,9 @@ async function open(context, some) {
 
 // valueOf returns the value of a parameter on this panel, if the settings have one.
 function valueOf(path, name) {
-  if (name === 'id') return Object.entries(settings.ids).find(([prefix]) => path.startsWith(prefix))?.[1];
-  return settings.parameters[name];
+  const value = settings.parameters[name];
+  if (typeof value !== 'object') return value;
+  return Object.entries(value).find(([prefix]) => path.startsWith(prefix))?.[1];
 }
 
 // withParameters puts values of this panel in place of the contract's examples.
