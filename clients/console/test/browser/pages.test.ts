@@ -3,7 +3,7 @@
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { checkAccess, go, picture, pictures, shown, Visitor, type Look } from './pages.js';
-import { Panel, Player, Started, startDevice, startGame } from './panel.js';
+import { makeHome, Panel, Player, Started, startAgent, startDevice, startGame } from './panel.js';
 
 const started = new Started();
 let panel: Panel;
@@ -107,6 +107,31 @@ test.each(looks)('every page is accessible, $width px wide, in $language', async
     expect(await page.getByText(/undefined|\[object|NaN/).count(), `${name} shows a value that is none`).toBe(0);
     if (look.width === 320 ? phone.includes(name) : !unpictured.includes(name)) await picture(page, look.width === 320 ? `phone-${name}` : name);
   }
+  await visitor.leave();
+});
+
+test('a terminal logs in with a code, and a check says whether players can join', async () => {
+  const visitor = await Visitor.open(started, panel);
+  const terminal = startAgent(started, makeHome(started), ['login', '--panel', panel.url]);
+  const code = (await terminal.says(/\b[2-9]{4}-[A-Z]{4}\b/))[0];
+  const page = await visitor.signIn('/device');
+  await page.getByLabel(/^Code/).fill(code.toLowerCase());
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await page.getByRole('heading', { name: 'A terminal wants to act as you' }).waitFor();
+  await checkAccess(page, 'login');
+  await page.getByRole('button', { name: 'Let it act as me' }).click();
+  await page.getByRole('heading', { name: / is logged in$/ }).waitFor();
+  await terminal.exited;
+  expect(terminal.process.exitCode, terminal.output).toBe(0);
+  await page.getByRole('link', { name: 'To your API keys' }).click();
+  await page.getByRole('cell', { name: /^eclitunnel/ }).first().waitFor();
+
+  await go(page, paths['port'] ?? '');
+  await page.getByRole('button', { name: 'Check', exact: true }).click();
+  // The game sends back what it gets, which no game does that the check knows.
+  await page.getByText('Players get through to the game’s port').waitFor();
+  await page.getByText('Every step').click();
+  await checkAccess(page, 'check');
   await visitor.leave();
 });
 
