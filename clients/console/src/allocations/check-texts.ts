@@ -10,6 +10,7 @@ export const checkTexts = catalogue({
     details: 'Every step',
     game: 'The game says',
     players: (now: string, most: string) => `${now} of ${most} players`,
+    answer: { yes: 'Yes', likely: 'Probably', no: 'No', unknown: 'Not certain' },
     outcome: {
       reachable: 'Players can join: a game answers through the public port.',
       open: 'Players get through to the game’s port, but no game that the check knows answers. If they cannot join, look at the game itself.',
@@ -43,6 +44,7 @@ export const checkTexts = catalogue({
     details: 'Jeder Schritt',
     game: 'Das Spiel sagt',
     players: (now, most) => `${now} von ${most} Spielern`,
+    answer: { yes: 'Ja', likely: 'Wahrscheinlich', no: 'Nein', unknown: 'Nicht sicher' },
     outcome: {
       reachable: 'Spieler können beitreten: Ein Spiel antwortet über den öffentlichen Port.',
       open: 'Spieler kommen bis zum Port des Spiels durch, aber kein Spiel, das die Prüfung kennt, antwortet. Klappt der Beitritt nicht, schau beim Spiel selbst nach.',

@@ -9,6 +9,17 @@ import { checkTexts } from './check-texts.js';
 
 type Found = Schemas['AllocationCheck'];
 
+/** The answer to whether players can join; any other outcome means that they cannot. */
+const answers: Readonly<Partial<Record<Found['outcome'], Exclude<keyof typeof answerTones, 'no'>>>> = {
+  reachable: 'yes',
+  open: 'likely',
+  refused_by_rules: 'unknown',
+  tunnel_server_offline: 'unknown',
+  unknown: 'unknown',
+};
+
+const answerTones = { yes: 'good', likely: 'good', no: 'bad', unknown: 'warn' } as const;
+
 const tones = { ok: 'good', failed: 'bad', skipped: '', unknown: 'warn' } as const;
 
 /** Checks whether players can join, when somebody wants to know. */
@@ -34,11 +45,15 @@ export function Check({ allocation: { id } }: { allocation: AllocationDetail }):
 
 function Result({ found: { outcome, hops, game } }: { found: Found }): ReactNode {
   const t = useText(checkTexts);
+  const answer = answers[outcome] ?? 'no';
   return (
     <>
+      <p className="allocations-word">
+        <State tone={answerTones[answer]}>{t.answer[answer]}</State>
+      </p>
       <p>{t.outcome[outcome]}</p>
       {game && <Game game={game} />}
-      <details open={outcome === 'unknown'}>
+      <details className="allocations-hops" open={outcome === 'unknown'}>
         <summary>{t.details}</summary>
         <dl className="facts">
           {hops.map(({ hop, state, detail }) => (
