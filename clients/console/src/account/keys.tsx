@@ -154,7 +154,7 @@ function Create({ owner, onMade, onClose }: { owner: KeysOwner; onMade(): Promis
             </p>
           )}
         </fieldset>
-        <Select label={t.expires} name="expiresAt" defaultValue="90">
+        <Select label={t.validity} name="expiresAt" defaultValue="90">
           {(['30', '90', '365', ''] as const).map((days) => (
             <option key={days} value={days}>
               {t.expiry[days]}

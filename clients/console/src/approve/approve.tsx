@@ -104,7 +104,7 @@ export default function Approve(): ReactNode {
   }
   return (
     <>
-      <PageHead title={t.title} />
+      <PageHead title={t.title} about={t.about} />
       <div className="sheet stack">
         <Form
           key={code}

@@ -39,11 +39,7 @@ export function ApproveLogin({ code, fromLink, onAnother }: LoginProps): ReactNo
     refetchOnWindowFocus: false,
     refetchOnReconnect: false,
   });
-  const another = (
-    <Button kind="plain" onClick={onAnother}>
-      {own.enterAnother}
-    </Button>
-  );
+  const another = <Button onClick={onAnother}>{own.enterAnother}</Button>;
   if (done === 'refused') {
     return (
       <>
@@ -126,7 +122,7 @@ function DecideLogin({ pending, fromLink, onApproved, onRefused, another }: Deci
               </p>
             )}
           </fieldset>
-          <Select label={keyTexts.expires} name="expiresAt" defaultValue="90">
+          <Select label={keyTexts.validity} name="expiresAt" defaultValue="90">
             {(['30', '90', '365'] as const).map((days) => (
               <option key={days} value={days}>
                 {keyTexts.expiry[days]}

@@ -3,7 +3,8 @@ import { catalogue } from '../lib/language.js';
 export const texts = catalogue({
   en: {
     title: 'Approve a device',
-    code: 'Code that the device shows',
+    about: 'Or the login of a terminal that runs eclitunnel login: its code is entered here too.',
+    code: 'Code that the device or terminal shows',
     caution: 'Go on only with a code that you read on your own machine, or that its owner asked you to approve. Nobody who calls or writes to you needs one.',
     find: 'Continue',
     messages: {
@@ -65,7 +66,8 @@ export const texts = catalogue({
   },
   de: {
     title: 'Gerät zulassen',
-    code: 'Code, den das Gerät zeigt',
+    about: 'Oder ein Terminal anmelden, in dem eclitunnel login läuft: Auch sein Code gehört hierher.',
+    code: 'Code, den Gerät oder Terminal zeigt',
     caution: 'Mach nur mit einem Code weiter, den du an deiner eigenen Maschine liest oder den du für ihren Besitzer zulassen sollst. Niemand, der dich anruft oder dir schreibt, braucht einen.',
     find: 'Weiter',
     messages: {
