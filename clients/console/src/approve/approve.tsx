@@ -8,8 +8,9 @@ import { usePermits } from '../session/session.js';
 import { Button, Copyable, ErrorNote, Form, Input, Loading, Note, PageHead, textOf } from '../ui/index.js';
 import './approve.css';
 import { Approved } from './approved.js';
+import { isLoginCode, once, plain } from './code.js';
 import { Decide } from './decide.js';
-import { ApproveLogin, isLoginCode } from './login.js';
+import { ApproveLogin } from './login.js';
 import { loginTexts } from './login-texts.js';
 import { texts } from './texts.js';
 
@@ -36,9 +37,6 @@ function NotYours({ code, onCode }: { code: string; onCode(code: string): void }
   );
 }
 
-/** Codes are compared as the panel does it: without case, spaces and dashes. */
-const plain = (code: string): string => code.replace(/[\s-]/g, '').toUpperCase();
-
 /**
  * The page on which a device is approved. A code in the address (`code`) shows what asks, and
  * does nothing else: whoever made the link may not be whom the device belongs to.
@@ -54,15 +52,11 @@ export default function Approve(): ReactNode {
   const login = isLoginCode(code);
   const waiting = permits.approve && !login && code !== '' && !approved && !refused;
   const pending = useQuery({
-    // Not among what device events have read again: a wrong code counts as an attempt each time.
+    // Not among what device events have read again.
     queryKey: keys.askingByCode(plain(code)),
     queryFn: ({ signal }) => client.enrollment.pending({ userCode: code }, { signal, retries: 0 }),
     enabled: waiting,
-    retry: false,
-    staleTime: Infinity,
-    gcTime: 0,
-    refetchOnWindowFocus: false,
-    refetchOnReconnect: false,
+    ...once,
   });
   const another = (): void => {
     setRefused(false);

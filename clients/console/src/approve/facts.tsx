@@ -10,10 +10,7 @@ import { texts } from './texts.js';
 /** What is known of a machine that waits for approval: all that a person can decide by. */
 export function PendingFacts({ pending }: { pending: Schemas['PendingEnrollment'] }): ReactNode {
   const t = useText(texts);
-  const format = useFormat();
-  const now = useNow();
   const owner = pending.ownerEmail ?? (pending.organisationName ? t.organisation(pending.organisationName) : t.nobody);
-  const left = Math.floor((Date.parse(pending.expiresAt) - now) / 1000);
   return (
     <div className="stack">
       <dl className="facts">
@@ -27,21 +24,41 @@ export function PendingFacts({ pending }: { pending: Schemas['PendingEnrollment'
         <dd>{pending.platform ?? t.unknown}</dd>
         <dt>{t.facts.agent}</dt>
         <dd>{pending.agentVersion ?? t.unknown}</dd>
-        <dt>{t.facts.address}</dt>
-        <dd>
-          {pending.address ?? t.unknown} ({pending.sameNetwork ? t.yourNetwork : t.otherNetwork})
-        </dd>
-        <dt>{t.facts.since}</dt>
-        <dd>
-          <time dateTime={pending.createdAt} title={format.dateTime(pending.createdAt)}>
-            {format.ago(pending.createdAt, now)}
-          </time>
-        </dd>
+        <FromWhere pending={pending} />
         <dt>{t.facts.owner}</dt>
         <dd>{owner}</dd>
       </dl>
       {!pending.sameNetwork && <Note tone="warn">{t.elsewhere}</Note>}
-      {left > 0 ? <p className="small faint">{t.expiresIn(format.span(left >= 60 ? left - (left % 60) : left))}</p> : <Note tone="bad">{t.expired}</Note>}
+      <Expires at={pending.expiresAt} expired={t.expired} />
     </div>
   );
+}
+
+/** From where something asked, and when, among the facts about it. */
+export function FromWhere({ pending: { address, sameNetwork, createdAt } }: { pending: Pick<Schemas['PendingLogin'], 'address' | 'sameNetwork' | 'createdAt'> }): ReactNode {
+  const t = useText(texts);
+  const format = useFormat();
+  const now = useNow();
+  return (
+    <>
+      <dt>{t.facts.address}</dt>
+      <dd>
+        {address ?? t.unknown} ({sameNetwork ? t.yourNetwork : t.otherNetwork})
+      </dd>
+      <dt>{t.facts.since}</dt>
+      <dd>
+        <time dateTime={createdAt} title={format.dateTime(createdAt)}>
+          {format.ago(createdAt, now)}
+        </time>
+      </dd>
+    </>
+  );
+}
+
+/** How long a code can be approved yet, or what to do once it has expired. */
+export function Expires({ at, expired }: { at: string; expired: string }): ReactNode {
+  const t = useText(texts);
+  const format = useFormat();
+  const left = Math.floor((Date.parse(at) - useNow()) / 1000);
+  return left > 0 ? <p className="small faint">{t.expiresIn(format.span(left >= 60 ? left - (left % 60) : left))}</p> : <Note tone="bad">{expired}</Note>;
 }

@@ -4,17 +4,15 @@ import type { Schemas } from '@eclitunnel/sdk';
 import { keysTexts } from '../account/keys-texts.js';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
-import { useFormat } from '../lib/format.js';
 import { keys } from '../lib/keys.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Button, ButtonLink, Check, ErrorNote, Form, Loading, Note, PageHead, Select, textOf } from '../ui/index.js';
 import './approve.css';
+import { once, plain } from './code.js';
+import { Expires, FromWhere } from './facts.js';
 import { loginTexts } from './login-texts.js';
 import { texts } from './texts.js';
-
-/** Whether a code is of a terminal that logs in: that of a device has its letters first. */
-export const isLoginCode = (code: string): boolean => /^[2-9]{4}[A-Z]{4}$/i.test(code.replace(/[\s-]/g, ''));
 
 interface LoginProps {
   code: string;
@@ -29,15 +27,10 @@ export function ApproveLogin({ code, fromLink, onAnother }: LoginProps): ReactNo
   const own = useText(texts);
   const [done, setDone] = useState<{ key: Schemas['APIKey'] } | 'refused'>();
   const pending = useQuery({
-    // Read once: a wrong code counts as an attempt each time.
-    queryKey: keys.loggingIn(code),
+    queryKey: keys.loggingIn(plain(code)),
     queryFn: ({ signal }) => client.logins.pending({ userCode: code }, { signal, retries: 0 }),
     enabled: !done,
-    retry: false,
-    staleTime: Infinity,
-    gcTime: 0,
-    refetchOnWindowFocus: false,
-    refetchOnReconnect: false,
+    ...once,
   });
   const another = <Button onClick={onAnother}>{own.enterAnother}</Button>;
   if (done === 'refused') {
@@ -147,9 +140,6 @@ function DecideLogin({ pending, fromLink, onApproved, onRefused, another }: Deci
 function LoginFacts({ pending }: { pending: Schemas['PendingLogin'] }): ReactNode {
   const t = useText(loginTexts);
   const own = useText(texts);
-  const format = useFormat();
-  const now = useNow();
-  const left = Math.floor((Date.parse(pending.expiresAt) - now) / 1000);
   return (
     <div className="stack">
       <dl className="facts">
@@ -161,19 +151,10 @@ function LoginFacts({ pending }: { pending: Schemas['PendingLogin'] }): ReactNod
         <dd>{pending.host ?? own.unknown}</dd>
         <dt>{t.facts.platform}</dt>
         <dd>{pending.platform ?? own.unknown}</dd>
-        <dt>{t.facts.address}</dt>
-        <dd>
-          {pending.address ?? own.unknown} ({pending.sameNetwork ? own.yourNetwork : own.otherNetwork})
-        </dd>
-        <dt>{t.facts.since}</dt>
-        <dd>
-          <time dateTime={pending.createdAt} title={format.dateTime(pending.createdAt)}>
-            {format.ago(pending.createdAt, now)}
-          </time>
-        </dd>
+        <FromWhere pending={pending} />
       </dl>
       {!pending.sameNetwork && <Note tone="warn">{t.elsewhere}</Note>}
-      {left > 0 ? <p className="small faint">{own.expiresIn(format.span(left >= 60 ? left - (left % 60) : left))}</p> : <Note tone="bad">{t.messages.login_expired}</Note>}
+      <Expires at={pending.expiresAt} expired={t.messages.login_expired} />
     </div>
   );
 }
