@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/felixge/httpsnoop"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/tracing"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
@@ -18,8 +21,9 @@ import (
 // method is GET, HEAD or OPTIONS, at info level otherwise. It logs the path without the
 // query, which holds device codes, and no headers, which hold tokens. The caller is
 // named by its address and its id; a login by the account too, also if it fails. It
-// records the duration of every request in latency, whatever the log level.
-func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Handler {
+// records the duration of every request in latency, whatever the log level, and makes its
+// span with traces: when a stream begins, and when any other request has been answered.
+func accessLog(logger *slog.Logger, latency latency, traces *tracing.Tracer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		level := slog.LevelDebug
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
@@ -28,9 +32,17 @@ func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Han
 		ctx, record := auth.Recording(r.Context())
 		ctx, operation := validate.Recording(ctx)
 		response := httpsnoop.Metrics{Code: http.StatusOK}
+		began := time.Now()
+		traced := sync.OnceFunc(func() {
+			traces.Request(r, tracing.Request{
+				Operation: operation.ID, Route: operation.Path, Status: response.Code,
+				ID: w.Header().Get(problem.RequestIDHeader), Began: began,
+			})
+		})
 		// Deferred, because a handler that panics has been answered too.
 		defer func() {
-			latency.observe(*operation, response.Code, response.Duration)
+			traced()
+			latency.observe(operation.ID, response.Code, response.Duration)
 			logger.LogAttrs(ctx, level, "request",
 				slog.String("requestId", w.Header().Get(problem.RequestIDHeader)),
 				slog.String("method", r.Method),
@@ -39,17 +51,24 @@ func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Han
 				slog.Duration("duration", response.Duration),
 				addressAttr(record.Address), callerAttr(record.Principal), keyAttr(record.Principal), accountAttr(record.Account))
 		}()
-		response.CaptureMetrics(recordUpgrade(w, &response.Code), func(w http.ResponseWriter) {
+		response.CaptureMetrics(recordStart(w, &response.Code, traced), func(w http.ResponseWriter) {
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	})
 }
 
-// recordUpgrade returns w with a Hijack method that sets status to 101. A
+// recordStart returns w with a Flush method that calls started, since what is flushed before
+// its end is a stream, and with a Hijack method that sets status to 101. A
 // WebSocket upgrade writes its status line to the hijacked connection itself, so
 // w never sees it.
-func recordUpgrade(w http.ResponseWriter, status *int) http.ResponseWriter {
+func recordStart(w http.ResponseWriter, status *int, started func()) http.ResponseWriter {
 	return httpsnoop.Wrap(w, httpsnoop.Hooks{
+		Flush: func(flush httpsnoop.FlushFunc) httpsnoop.FlushFunc {
+			return func() {
+				flush()
+				started()
+			}
+		},
 		Hijack: func(hijack httpsnoop.HijackFunc) httpsnoop.HijackFunc {
 			return func() (net.Conn, *bufio.ReadWriter, error) {
 				conn, buffered, err := hijack()

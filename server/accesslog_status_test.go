@@ -18,7 +18,7 @@ func logged(t *testing.T, handler http.HandlerFunc, send func(url string)) strin
 	t.Helper()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	server := httptest.NewUnstartedServer(accessLog(logger, newLatency(), handler))
+	server := httptest.NewUnstartedServer(accessLog(logger, newLatency(), nil, handler))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	done := make(chan struct{})
 	next := server.Config.Handler
@@ -105,6 +105,6 @@ func TestAccessLog_OffersHijackOnlyIfSupported(t *testing.T) {
 		}
 	}
 	w := httptest.NewRecorder()
-	accessLog(slog.New(slog.DiscardHandler), newLatency(), http.HandlerFunc(handler)).
+	accessLog(slog.New(slog.DiscardHandler), newLatency(), nil, http.HandlerFunc(handler)).
 		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 }

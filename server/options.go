@@ -118,6 +118,10 @@ type Options struct {
 	// Metrics registers the metrics of the panel and its tunnel server while they
 	// run. One registry serves one panel at a time. nil registers none.
 	Metrics prometheus.Registerer
+	// Traces sends traces of requests and control-channel messages to a collector, as the
+	// variables of OpenTelemetry in the environment say, by OTLP over HTTP. Only one panel
+	// of a process should do so: what the SDK reports goes to one log.
+	Traces bool
 	// KeyRotation is the age at which the key that signs tokens is replaced, at least
 	// 48 hours. 0 is 30 days; a negative value disables rotation.
 	KeyRotation time.Duration

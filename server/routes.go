@@ -70,6 +70,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		ReloadKeys:  s.auth.ReloadKeys,
 		PanelID:     s.auth.PanelID,
 		Caller:      s.caller,
+		Traces:      s.traces,
 		Logger:      s.logger,
 	})
 	if err != nil {
@@ -127,7 +128,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accessLog(s.logger, s.latency, pages), nil
+	return accessLog(s.logger, s.latency, s.traces, pages), nil
 }
 
 // agents returns what the panel hands out at /install, and logs if that is nothing.

@@ -26,6 +26,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
+	"github.com/eclitunnel/eclitunnel/server/internal/tracing"
 )
 
 // Server is a replica of the panel. Any number of replicas share a database.
@@ -37,6 +38,7 @@ type Server struct {
 	connections *connections
 
 	// Set while starting, in this order.
+	traces   *tracing.Tracer // nil makes none.
 	listener net.Listener
 	http     *http.Server
 	routes   atomic.Pointer[http.Handler] // The current routes.
@@ -130,7 +132,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 // start starts the parts. ctx bounds the start and life the parts' lifetime. They are
 // stopped in reverse order.
 func (s *Server) start(ctx, life context.Context) error {
-	// The listener comes first: a port in use is the most common mistake, and is
+	// It stops last, so that it sends what the other parts do until then.
+	if err := s.startTraces(ctx); err != nil {
+		return err
+	}
+	// The listener comes before all others: a port in use is the most common mistake, and is
 	// detected before a database is created. From now on the panel responds that it is
 	// starting.
 	if err := s.listen(ctx); err != nil {
@@ -191,6 +197,20 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.warnSharedHost(ctx)
 	s.warnNoAdmin(ctx)
 	s.awaitCertificates(ctx)
+	return nil
+}
+
+// startTraces starts sending traces, if Options.Traces is set.
+func (s *Server) startTraces(ctx context.Context) error {
+	if !s.opts.Traces {
+		return nil
+	}
+	traces, err := tracing.New(ctx, tracing.Options{Version: s.opts.Version, Logger: s.logger})
+	if err != nil {
+		return err
+	}
+	s.traces = traces
+	s.addPart("traces", traces.Shutdown)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -80,6 +81,9 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
+	if options.Traces, err = traced(os.Getenv); err != nil {
+		return err
+	}
 	secrets := []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile, c.SecretKeyFile}
 	for _, provider := range options.IdentityProviders {
 		secrets = append(secrets, provider.ClientSecretFile)

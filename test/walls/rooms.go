@@ -78,6 +78,8 @@ var rooms = []room{
 	{"./deploy/systemd", "", "the units of the programs"},
 
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
+	{"./server/internal/tracing/tracingtest", "", "for tests: a collector of traces"},
+	{"./server/internal/tracing", "./internal/lograte", "traces of requests and of control-channel messages, sent to a collector by OTLP"},
 	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, events and webhooks, pages; `server/servertest` is a panel for tests"},
 
 	{"./scripts/release", "", "`make release`: archives, packages, checksums and their signature"},
@@ -112,6 +114,8 @@ var walls = []wall{
 	{"github.com/getkin/kin-openapi/...", "./server/... ./internal/contracttest", false, "Only the panel validates against the contract; the agent must not link it."},
 	{"github.com/prometheus/client_golang/...", "./relay ./clients/agent ./server ./internal/diagnostics", true, "Counters are atomics that return plain numbers; one file of each part turns them into metrics."},
 	{"github.com/kardianos/service/...", "./clients/eclitunnel", false, "The agent becomes a service in one place."},
+	{"go.opentelemetry.io/...", "./server/internal/tracing ./server/internal/tracing/tracingtest", true, "Traces are made in one place; the agent must not link it."},
+	{"google.golang.org/grpc/...", "", false, "It is here for packages of others; the panel speaks HTTP."},
 	{"github.com/wneessen/go-mail/...", "./server/internal/mail", false, "Mail is sent in one place; the agent must not link it."},
 	{"log", "", true, "Logging is log/slog, and the logger is passed in."},
 }
@@ -121,5 +125,6 @@ const agent = "./clients/eclitunnel"
 
 var notLinked = []string{
 	"./server/...", "./db/...", "./gen/server",
+	"go.opentelemetry.io/...",
 	"github.com/lib/pq/...", "github.com/jmoiron/sqlx/...", "github.com/getkin/kin-openapi/...",
 }

@@ -285,7 +285,7 @@ func (s *session) sendCuts(ctx context.Context, keptOut bool) error {
 		for _, number := range part {
 			message.Ids = append(message.Ids, fmt.Sprintf("%016x", uint64(number)))
 		}
-		if err := s.conn.Send(message); err != nil {
+		if err := s.post(message); err != nil {
 			return err
 		}
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/server/internal/tracing"
 )
 
 const (
@@ -93,6 +94,9 @@ type Options struct {
 	PanelID func() uuid.UUID
 	// Caller returns the authenticated device of a request. Required.
 	Caller func(ctx context.Context) (Device, bool)
+
+	// Traces makes a span of each message. nil makes none.
+	Traces *tracing.Tracer
 
 	Logger *slog.Logger // nil is slog.Default.
 	// Channel configures the liveness checks of channels.

@@ -66,7 +66,7 @@ func decode(data []byte) (any, error) {
 	case types.ProbeResult:
 		return v, checkProbeResult(v)
 	default:
-		return nil, policyViolation("only the panel may send this message")
+		return v, policyViolation("only the panel may send this message")
 	}
 }
 

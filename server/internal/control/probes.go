@@ -110,7 +110,7 @@ func (s *session) sendProbes(ctx context.Context) error {
 			continue
 		}
 		message.Type, message.ID = types.TypeProbe, probe.ID
-		if err := s.conn.Send(message); err != nil {
+		if err := s.post(message); err != nil {
 			return err
 		}
 	}

@@ -136,13 +136,15 @@ func (h *Hub) leave(s *session) {
 
 // serve serves the channel, from the hello until it ends.
 func (h *Hub) serve(ctx context.Context, s *session) {
-	hello, err := s.hello()
+	hello, began, err := s.hello()
 	if err != nil {
 		s.readErr = err
 		s.log.InfoContext(ctx, "control channel refused", slog.String("reason", s.endReason(err)))
 		return
 	}
-	if !h.connect(ctx, s, hello) {
+	accepted := h.connect(ctx, s, hello)
+	s.received(hello, accepted, began)
+	if !accepted {
 		return
 	}
 	// ctx may have ended by then. Without this write, the device would be shown as
@@ -161,16 +163,17 @@ func (h *Hub) serve(ctx context.Context, s *session) {
 	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.endReason(s.readErr)))
 }
 
-// hello waits for the device's first message.
-func (s *session) hello() (types.Hello, error) {
+// hello waits for the device's first message. It returns when that was read, too.
+func (s *session) hello() (types.Hello, time.Time, error) {
 	timer := time.AfterFunc(s.hub.opts.HelloTimeout, func() {
 		s.close(websocket.ClosePolicyViolation, "no hello in time")
 	})
 	defer timer.Stop()
 	data, err := s.conn.Receive()
 	if err != nil {
-		return types.Hello{}, fmt.Errorf("wait for hello: %w", err)
+		return types.Hello{}, time.Time{}, fmt.Errorf("wait for hello: %w", err)
 	}
+	began := time.Now()
 	message, err := decode(data)
 	if err == nil {
 		hello, ok := message.(types.Hello)
@@ -180,10 +183,11 @@ func (s *session) hello() (types.Hello, error) {
 		case s.kind == types.DeviceKindServer && hello.Relay == nil:
 			err = policyViolation("the hello of a tunnel server must contain relay")
 		default:
-			return hello, nil
+			return hello, began, nil
 		}
 	}
-	return types.Hello{}, s.closeForViolation(err)
+	s.received(message, false, began)
+	return types.Hello{}, began, s.closeForViolation(err)
 }
 
 // connect registers the channel in the database as the newest of its device. It

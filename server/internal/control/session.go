@@ -114,28 +114,40 @@ func (s *session) receive() error {
 		if err != nil {
 			return err
 		}
-		message, err := decode(data)
+		began := time.Now()
+		message, err := s.handle(data)
+		s.received(message, err == nil, began)
 		if err != nil {
 			return s.closeForViolation(err)
 		}
-		switch m := message.(type) {
-		case types.StatusReport:
-			s.reports.add(m)
-		case types.ConnectionsReport:
-			s.addConnections(m)
-		case types.ProbeResult:
-			s.answers.add(m)
-		case types.ResyncRequest:
-			s.request(work{snapshot: true})
-		case types.UsageReport:
-			if s.kind != types.DeviceKindServer {
-				return s.closeForViolation(policyViolation("only tunnel servers report usage"))
-			}
-			s.usage.add(m, time.Now())
-		default:
-			return s.closeForViolation(policyViolation("hello was already sent"))
-		}
 	}
+}
+
+// handle handles a message from the device, and returns it. It is nil if it could not be
+// decoded.
+func (s *session) handle(data []byte) (message any, err error) {
+	message, err = decode(data)
+	if err != nil {
+		return message, err
+	}
+	switch m := message.(type) {
+	case types.StatusReport:
+		s.reports.add(m)
+	case types.ConnectionsReport:
+		s.addConnections(m)
+	case types.ProbeResult:
+		s.answers.add(m)
+	case types.ResyncRequest:
+		s.request(work{snapshot: true})
+	case types.UsageReport:
+		if s.kind != types.DeviceKindServer {
+			return message, policyViolation("only tunnel servers report usage")
+		}
+		s.usage.add(m, time.Now())
+	default:
+		return message, policyViolation("hello was already sent")
+	}
+	return message, nil
 }
 
 // closeForViolation closes the session if err is a violation, and returns err.
@@ -303,7 +315,7 @@ func (s *session) send(state desired, whole bool) error {
 	}
 	// Before the message is sent: the device may report as soon as it receives it.
 	s.reports.expect(s.revision+1, state.allocations())
-	if err := s.conn.Send(message); err != nil {
+	if err := s.post(message); err != nil {
 		return err
 	}
 	s.sent = state
@@ -324,7 +336,7 @@ func (s *session) renewTickets() error {
 	if err != nil || message == nil {
 		return err
 	}
-	if err := s.conn.Send(message); err != nil {
+	if err := s.post(message); err != nil {
 		return err
 	}
 	s.revision++

@@ -100,7 +100,7 @@ func (s *session) storeUsage(ctx context.Context) {
 		return s.hub.opts.Store.AddUsage(ctx, s.device, report)
 	}
 	// An error means that the channel has ended: the report is sent again.
-	s.usage.store(ctx, s.log, save, func(ack types.UsageAck) { _ = s.conn.Send(ack) })
+	s.usage.store(ctx, s.log, save, func(ack types.UsageAck) { _ = s.post(ack) })
 }
 
 func checkUsage(report types.UsageReport) error {

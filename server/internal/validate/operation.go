@@ -33,17 +33,20 @@ const openExtension = "x-ignores-unknown-parameters"
 
 type recordKey struct{}
 
-// Recording returns a context with a slot that receives the id of the operation that
-// serves the request, so that a wrapper such as a histogram can read it afterwards.
-// The slot stays empty if no operation serves the request.
-func Recording(ctx context.Context) (context.Context, *string) {
-	slot := new(string)
+// Served is the operation that serves a request: its id, and its path in the contract.
+type Served struct{ ID, Path string }
+
+// Recording returns a context with a slot that receives the operation that serves the
+// request, so that a wrapper such as a histogram can read it afterwards.
+// The slot stays zero if no operation serves the request.
+func Recording(ctx context.Context) (context.Context, *Served) {
+	slot := new(Served)
 	return context.WithValue(ctx, recordKey{}, slot), slot
 }
 
 func (op *operation) record(ctx context.Context) {
-	if slot, ok := ctx.Value(recordKey{}).(*string); ok {
-		*slot = op.spec.OperationID
+	if slot, ok := ctx.Value(recordKey{}).(*Served); ok {
+		*slot = Served{ID: op.spec.OperationID, Path: op.path}
 	}
 }
 
