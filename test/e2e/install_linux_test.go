@@ -102,7 +102,7 @@ func startComputer(t *testing.T) *computer {
 	})
 	c.boot = func() {
 		t.Helper()
-		c.nspawn = exec.Command(nspawn, "--directory="+c.root, "--machine=home", "--boot", "--register=no", "--keep-unit", "--quiet") //nolint:noctx // it is ended below
+		c.nspawn = exec.Command(nspawn, "--directory="+c.root, "--machine=home", "--boot", "--register=no", "--keep-unit", "--quiet")
 		c.nspawn.Stdout, c.nspawn.Stderr = c.output, c.output
 		if err := c.nspawn.Start(); err != nil {
 			t.Fatal(err)
@@ -120,7 +120,7 @@ func startComputer(t *testing.T) *computer {
 			_ = syscall.Kill(init, syscall.SIGKILL)
 		}
 		if c.nspawn != nil && c.nspawn.Process.Kill() == nil {
-			<-c.ended
+			_ = <-c.ended // It was killed.
 		}
 		if t.Failed() {
 			t.Logf("%s", c.output)
