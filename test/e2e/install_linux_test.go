@@ -120,7 +120,7 @@ func startComputer(t *testing.T) *computer {
 			_ = syscall.Kill(init, syscall.SIGKILL)
 		}
 		if c.nspawn != nil && c.nspawn.Process.Kill() == nil {
-			_ = <-c.ended // It was killed.
+			<-c.ended //nolint:errcheck // it was killed
 		}
 		if t.Failed() {
 			t.Logf("%s", c.output)
