@@ -97,6 +97,17 @@ var proxiedRequests = []proxied{
 	{"person", "PATCH", "/api/keys/{key}", `{"name":"renamed"}`, 200, ""},
 	{"person", "DELETE", "/api/keys/{key}", "", 200, ""},
 
+	// Terminals that act as that user.
+	{"", "POST", "/api/auth/device", `{"client":"eclitunnel","host":"proxied","platform":"linux/amd64","scopes":["read"]}`, 200, "deniedLogin=userCode"},
+	{"person", "POST", "/api/auth/device/deny", `{"userCode":"{deniedLogin}"}`, 200, ""},
+	{"", "POST", "/api/auth/device", `{"client":"eclitunnel","host":"proxied","platform":"linux/amd64","scopes":["read"]}`, 200, "loginCode=userCode,loginDevice=deviceCode"},
+	{"person", "GET", "/api/auth/device?userCode={loginCode}", "", 200, ""},
+	{"person", "POST", "/api/auth/device/approve", `{"userCode":"{loginCode}"}`, 200, ""},
+	{"", "POST", "/api/auth/device/token", `{"deviceCode":"{loginDevice}"}`, 200, "terminal=key.key"},
+	{"terminal", "GET", "/api/tunnel/devices", "", 200, ""},
+	{"", "POST", "/api/auth/device/revoke", `{"key":"{terminal}"}`, 200, ""},
+	{"terminal", "GET", "/api/tunnel/devices", "", 401, ""},
+
 	{"person", "POST", "/api/webhooks", `{"name":"proxied","url":"https://hooks.example.com/1","events":["device.offline"]}`, 201, "webhook=id"},
 	{"person", "GET", "/api/webhooks", "", 200, ""},
 	{"person", "GET", "/api/webhooks/{webhook}", "", 200, ""},
