@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
@@ -51,6 +52,7 @@ func TestPanel_SendsTracesOfRequestsAndMessagesWithoutSecrets(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-key=of%20the%20collector")
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
 	p := servertest.Start(t, traced)
 	session := p.Login()
 	curl(t, p, http.MethodPost, "/api/auth/login", "", `{"email":"mallory@example.com","password":"guessed password"}`)
@@ -59,7 +61,8 @@ func TestPanel_SendsTracesOfRequestsAndMessagesWithoutSecrets(t *testing.T) {
 	id := poll(t, p, code, "01")
 	unrecorded := poll(t, p, code, "00") // The caller does not record its trace.
 	curlText(t, p, http.MethodGet, "/healthz", "", "")
-	p.Follow(session, "", "") // A stream that is open until the panel stops.
+	p.Follow(session, "", "")
+	await.Until(t, "span of a stream that is open", func() bool { return len(collector.Spans("streamEvents")) == 1 })
 	device := p.Enroll("another")
 	peer := p.Connect(device)
 	snapshot := controltest.Next[types.ClientSnapshot](peer)
