@@ -52,13 +52,14 @@ var outcomes = []struct {
 	{9, "conflict: the port is taken, a quota is used up, or the machine is already enrolled", conflict},
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
 	{11, "the port or the device does not exist", notFound},
-	{12, "the port was created, but players cannot join yet", is(errNotServed)},
-	{12, "check has found that players cannot join", is(errNotReachable)},
+	{12, "players cannot join: not yet, at a port that open has created, or as check has found", func(err error) bool {
+		return errors.Is(err, errNotServed) || errors.Is(err, errNotReachable)
+	}},
 	{13, "an agent of this device already runs on this machine", as[*agent.InstanceError]},
 	{14, "the port could not be opened, and is closed again", is(errOpenFailed)},
+	{15, "run --auto-update has replaced the program, and the service manager is to start it again", as[*restartError]},
 	{20, "apply --dry-run: the ports are not as the file says", is(errDiffers)},
 	{21, "apply: some of the ports could not be made as the file says", is(errIncomplete)},
-	{15, "run --auto-update has replaced the program, and the service manager is to start it again", as[*restartError]},
 	{exitOther, "any other error", func(error) bool { return true }},
 }
 
