@@ -100,9 +100,10 @@ test-console: build ## Use the console in Chromium, against the built panels and
 	cd clients/console && npm run check && ECLITUNNEL_BIN=$(CURDIR)/bin npm test
 
 .PHONY: screenshots
-screenshots: build ## Take the pictures of the console that the documents show
+screenshots: build ## Take the pictures of console and terminal that the documents show
 	@scripts/setup demo sdk
 	cd clients/console && ECLITUNNEL_SCREENSHOTS=1 ECLITUNNEL_BIN=$(CURDIR)/bin npm test -- --project browser
+	node scripts/terminal-picture.mjs
 
 .PHONY: bench
 bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, such as BENCH=--short
