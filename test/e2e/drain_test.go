@@ -78,7 +78,7 @@ func ask(conn net.Conn, number uint64, patience time.Duration) error {
 
 // secondServer starts another tunnel server, on an address of its own: the two
 // have the same ports.
-func (w *world) secondServer(t *testing.T) (*cluster.Agent, *cluster.Process) {
+func (w *world) secondServer(t *testing.T) *cluster.Agent {
 	t.Helper()
 	const host = "127.0.0.2"
 	server := cluster.NewTunnelServer(binaries, w.dir, "edge-2", 0, nil)
@@ -97,7 +97,7 @@ func (w *world) secondServer(t *testing.T) (*cluster.Agent, *cluster.Process) {
 	if err := w.panel.AwaitOnline(ctx, server.Device.ID, process); err != nil {
 		t.Fatal(err)
 	}
-	return server, process
+	return server
 }
 
 // awaitServer waits until a tunnel server is in a state, and returns it.
@@ -165,7 +165,7 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	idle := 5
 	public := w.expose(t, types.CreateTCP, game.port, nil)
 	publicUDP := w.expose(t, types.CreateUDP, startUDPEcho(t), &types.AllocationOptions{UDPIdleSeconds: &idle})
-	second, _ := w.secondServer(t)
+	second := w.secondServer(t)
 	var players playing
 	players.start(t, public)
 	players.await(t, 10)
