@@ -55,8 +55,13 @@ var debianRoot = sync.OnceValues(func() (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), makePatience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, program, "--quiet", "--variant=essential",
-		"--include="+strings.ReplaceAll(debianPackages, "+", ","), debianSuite, fresh).CombinedOutput()
+	args := []string{"--quiet", "--variant=essential", "--include=" + strings.ReplaceAll(debianPackages, "+", ","), debianSuite, fresh}
+	// From where this machine gets its own packages, if it is a Debian of that release.
+	mirror, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: "+debianSuite, "Component: main").Output()
+	if first, _, _ := strings.Cut(string(mirror), "\n"); err == nil && first != "" {
+		args = append(args, first)
+	}
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("%w: %s", err, out), os.RemoveAll(fresh))
 	}
