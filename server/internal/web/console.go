@@ -71,6 +71,7 @@ func addConsole(handlers map[string]http.Handler, files fs.FS) (http.Handler, er
 	for _, plain := range plainPages {
 		handlers[plain] = page
 	}
+	handlers[loginFailedPath] = withFailure(page)
 	return page, nil
 }
 

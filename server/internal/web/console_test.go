@@ -56,6 +56,9 @@ func TestConsole_IsThePageOfItsPaths(t *testing.T) {
 	console := consoleHandler(t)
 	paths := []string{"/", "/device?code=CDFG-2345", "/device/CDFG-2345", "/tunnel/verify?user_code=CDFG-2345", "/devices/5f1d/traffic", "/site/audit"}
 	for _, route := range web.ConsoleRoutes {
+		if route == "login-failed" {
+			continue // It has the status of the failure.
+		}
 		paths = append(paths, "/"+route)
 	}
 	for _, path := range paths {
@@ -101,7 +104,7 @@ func TestConsole_LeavesOtherPathsAlone(t *testing.T) {
 		{"/deviceses", "text/html", 404, "Page not found"},
 		{"/errors", "text/html", 200, "Errors of the API"},
 		{"/openapi", "text/html", 200, "API explorer"},
-		{"/login-failed?reason=denied", "text/html", 200, consolePage},
+		{"/login-failed?reason=denied", "text/html", 403, consolePage},
 		{"/assets/panel.css", "*/*", 200, "color-scheme"},
 		{"/api/tunnel/devices", "text/html", 418, ""},
 		{"/readyz", "text/html", 418, ""},

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+
+	"github.com/felixge/httpsnoop"
 )
 
 // loginFailedPath is the path of the page that explains why a login at an identity provider
@@ -63,13 +65,43 @@ func loginFailed(w http.ResponseWriter, r *http.Request) {
 		methodNotAllowed(w)
 		return
 	}
-	query := r.URL.Query()
-	why, ok := explanations[query.Get("reason")]
-	if !ok {
-		why = explanations["failed"]
-	}
+	query, why := r.URL.Query(), explanationOf(r)
 	if id := query.Get("request"); why.logged && requestID.MatchString(id) {
 		why.text += " The panel's log has more under the request id " + id + "."
 	}
 	writeMessage(w, r, why.status, why.title, why.text)
+}
+
+func explanationOf(r *http.Request) explanation {
+	if why, ok := explanations[r.URL.Query().Get("reason")]; ok {
+		return why
+	}
+	return explanations["failed"]
+}
+
+// withFailure returns a page that explains by itself why a login failed, with the status of
+// the plain one. What a browser knows of the page is left out of account: it would be
+// answered with another status.
+func withFailure(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !reads(r) {
+			page.ServeHTTP(w, r)
+			return
+		}
+		whole := r.Clone(r.Context())
+		for _, header := range []string{"If-None-Match", "If-Modified-Since", "Range", "If-Range"} {
+			whole.Header.Del(header)
+		}
+		status := explanationOf(r).status
+		page.ServeHTTP(httpsnoop.Wrap(w, httpsnoop.Hooks{
+			WriteHeader: func(write httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
+				return func(code int) {
+					if code == http.StatusOK {
+						code = status
+					}
+					write(code)
+				}
+			},
+		}), whole)
+	})
 }
