@@ -62,10 +62,13 @@ func (p *postgres) numbers(query string) []float64 {
 func (p *postgres) resetStatements() { p.numbers(`SELECT 0 FROM pg_stat_statements_reset()`) }
 
 // statements is how many statements panels have sent, and how long Postgres worked
-// on them. What begins and ends a transaction is a statement too.
+// on them. What begins and ends a transaction is a statement too. Those of the event log are
+// left out of the count: Postgres sends them to itself at each commit, where pg_stat_statements
+// takes them for a client's.
 func (p *postgres) statements() (n float64, worked time.Duration) {
 	p.t.Helper()
-	sums := p.numbers(`SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0)
+	sums := p.numbers(`SELECT coalesce(sum(calls) FILTER (WHERE query !~ 'event_counter|event_commits|INTO events|c ->> |set_config'), 0),
+			coalesce(sum(total_exec_time), 0)
 		FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'`)
 	return sums[0], time.Duration(sums[1] * float64(time.Millisecond))
 }
