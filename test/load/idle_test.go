@@ -24,9 +24,8 @@ const (
 	// The others are of one device. memoryLimit is of resident memory (PSS) while it idles.
 	memoryLimit = 50 << 10
 	// statementLimit is of statements to Postgres when all connect at the same time. It
-	// is far below the five of a device that comes alone; how far depends on how many of
-	// them share a statement, as for transactionLimit.
-	statementLimit = 2.0
+	// is far below the five of a device that comes alone.
+	statementLimit = 1.0
 	// transactionLimit is of transactions when it comes back. How many devices share a
 	// statement depends on how far apart they come, but few have a transaction of
 	// their own.
