@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel"
-	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
@@ -24,41 +23,6 @@ func TestPages_HideNoOperationOfTheContract(t *testing.T) {
 		r.Header.Set("Accept", "text/html")
 		if web.WantsPage(r) {
 			t.Errorf("%s is taken for a page", path)
-		}
-	}
-}
-
-// Every reason for which a login at an identity provider fails has a page of its own, and a
-// link to it shows nothing of anybody else's.
-func TestPages_ExplainWhyALoginFailed(t *testing.T) {
-	pages, err := web.Handler(http.NotFoundHandler())
-	if err != nil {
-		t.Fatal(err)
-	}
-	show := func(reason, request string) string {
-		w := httptest.NewRecorder()
-		pages.ServeHTTP(w, httptest.NewRequest(http.MethodGet, web.LoginFailed(reason, request), nil))
-		if w.Code < 400 || w.Header().Get("Content-Security-Policy") == "" {
-			t.Errorf("%s: answered %d %v", reason, w.Code, w.Header())
-		}
-		return w.Body.String()
-	}
-	// The console's page, where the build has one, is the same for all, and explains in the browser.
-	console := strings.Contains(show("refused", ""), "/assets/console/")
-	seen := map[string]oauth.Reason{}
-	for _, reason := range oauth.Reasons() {
-		page := show(string(reason), "")
-		if other, ok := seen[page]; ok && !console {
-			t.Errorf("%s and %s have one page", reason, other)
-		}
-		seen[page] = reason
-	}
-	if page := show("refused", "TY3KQ0S2"); !console && !strings.Contains(page, "TY3KQ0S2") {
-		t.Error("the page does not say where the log has more")
-	}
-	for _, text := range []string{"<script>alert(1)</script>", "call 555-1234", strings.Repeat("a", 65)} {
-		if show("refused", text) != show("refused", "") || show(text, "") != show("failed", "") {
-			t.Errorf("the page shows %q", text)
 		}
 	}
 }
