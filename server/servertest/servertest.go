@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/contracttest"
 	"github.com/eclitunnel/eclitunnel/server"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
 // The credentials of the admin of every panel.
@@ -78,10 +79,6 @@ func somePorts() server.PortRange {
 	return server.PortRange{First: first, Last: first + 99}
 }
 
-// startPatience is how long a panel may take to be ready: it sets up a database first, on
-// a machine that may be busy.
-const startPatience = 2 * time.Minute
-
 func (p *Panel) run() {
 	p.t.Helper()
 	panel, err := server.New(p.options)
@@ -98,8 +95,8 @@ func (p *Panel) run() {
 		cancel()
 		p.stopped = true
 		p.t.Fatalf("panel ended: %v", err)
-	case <-time.After(startPatience):
-		p.t.Fatalf("panel is not ready after %v", startPatience)
+	case <-time.After(controltest.Patience):
+		p.t.Fatal("panel is not ready")
 	}
 	p.URL = panel.URL().String()
 	transport := &http.Transport{}
