@@ -149,6 +149,9 @@ func (cmd *serviceStatusCmd) Run(a *app, s *settings) error {
 		return err
 	}
 	switch status, err := svc.Status(); {
+	case errors.Is(err, service.ErrNotInstalled) && cmd.hasUnit():
+		return a.sayService(s, serviceState{Installed: true, Failed: "systemd does not answer this user"},
+			"The service is installed, and systemd does not tell this user whether it runs. Ask as root: sudo eclitunnel service status")
 	case errors.Is(err, service.ErrNotInstalled):
 		return a.sayService(s, serviceState{}, "The service is not installed. Install it with: eclitunnel service install")
 	case err != nil:
@@ -158,6 +161,21 @@ func (cmd *serviceStatusCmd) Run(a *app, s *settings) error {
 	default:
 		return a.sayService(s, serviceState{Installed: true}, "The service is stopped. Start it with: eclitunnel service start")
 	}
+}
+
+// hasUnit reports whether systemd's unit of the service is there, also where systemd does not
+// answer, as it does not to users of a system without D-Bus.
+func (f serviceFlags) hasUnit() bool {
+	dir := "/etc/systemd/system"
+	if f.User {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return false
+		}
+		dir = filepath.Join(home, ".config", "systemd", "user")
+	}
+	_, err := os.Stat(filepath.Join(dir, serviceName+".service"))
+	return err == nil && service.Platform() == "linux-systemd"
 }
 
 // log returns the command that shows the service's log.

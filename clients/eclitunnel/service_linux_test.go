@@ -21,6 +21,7 @@ const standIn = `#!/bin/sh
 echo "$@" >> "$STAND_IN/calls"
 for unit; do case $unit in *.service) break ;; esac; done
 running=$STAND_IN/$unit.running
+[ ! -e "$STAND_IN/away" ] || { echo "Failed to connect to bus" >&2; exit 1; }
 case "$*" in
 --version*) echo "systemd 252 (252)" ;;
 is-active*) [ -e "$running" ] && echo active && exit 0; echo inactive; exit 3 ;;
@@ -104,6 +105,14 @@ func TestService_OfAUserFromInstallToUninstall(t *testing.T) {
 	unit := m.file(t, ".config/systemd/user/eclitunnel.service")
 	if !strings.Contains(unit, " --config "+path+" run\n") || !strings.Contains(unit, "WantedBy=default.target\n") {
 		t.Errorf("the unit: %s", unit)
+	}
+	away := filepath.Join(m.home, "away")
+	if err := os.WriteFile(away, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.want(t, 0, "is installed, and systemd does not tell", "service", "status", "--user")
+	if err := os.Remove(away); err != nil {
+		t.Fatal(err)
 	}
 	m.want(t, 0, "stopped", "service", "stop", "--user")
 	var state serviceState
