@@ -104,7 +104,8 @@ func (u unit) setting(key, value string) string {
 		value = "read-only" // The enrollment may lie in a home.
 	case "CapabilityBoundingSet":
 		if u.user == "" {
-			// It gives its socket to the person who enrolled, and a tunnel server has low ports.
+			// It makes its socket in a directory that it gives to the person who enrolled, and a
+			// tunnel server may have ports below 1024.
 			return "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_NET_BIND_SERVICE\n" +
 				"RuntimeDirectory=eclitunnel\nRuntimeDirectoryMode=0755\n"
 		}
