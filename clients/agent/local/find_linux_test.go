@@ -34,14 +34,7 @@ func TestFind_SaysThatAnAgentIsAnothersUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be another user")
 	}
-	base, err := os.MkdirTemp("/tmp", "sockets")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(base) })
-	if err := os.Chmod(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	base := reachableDir(t)
 	p := local.Place{Dir: filepath.Join(base, "run"), Device: uuid.New(), Owner: "61001"}
 	l, err := local.Listen(t.Context(), p)
 	if err != nil {

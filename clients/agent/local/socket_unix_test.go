@@ -111,6 +111,20 @@ func TestListen_FollowsNoLinkAndTrustsNoOpenDirectory(t *testing.T) {
 	}
 }
 
+// reachableDir makes a directory that other users can enter, unlike those of the test.
+func reachableDir(t *testing.T) string {
+	t.Helper()
+	base, err := os.MkdirTemp("/tmp", "sockets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	if err := os.Chmod(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return base
+}
+
 // asUser runs a shell command as another user.
 func asUser(t *testing.T, uid uint32, command string) (string, error) {
 	t.Helper()
@@ -125,14 +139,7 @@ func TestListen_OfRootLetsInWhoEnrolledAndNobodyElse(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a socket away")
 	}
-	base, err := os.MkdirTemp("/tmp", "sockets")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(base) })
-	if err := os.Chmod(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	base := reachableDir(t)
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	const owner, other = 61001, 61002
